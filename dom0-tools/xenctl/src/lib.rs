@@ -1,0 +1,3 @@
+//! Calls the hypervisor from dom0 user space.
+
+

@@ -1,0 +1,3 @@
+//! The `xm` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,3 @@
+//! Small PV test kernels.
+#![no_std]
+

@@ -1,0 +1,3 @@
+//! Instruction decoding and emulation, CPUID and MSR policy.
+#![no_std]
+#![forbid(unsafe_code)]

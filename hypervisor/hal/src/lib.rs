@@ -1,0 +1,3 @@
+//! The traits that hardware implements.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Everything that touches the x86 machine.
+#![no_std]
+

@@ -1,0 +1,3 @@
+//! Locks with levels, per-CPU cells and once-cells.
+#![no_std]
+

@@ -1,0 +1,3 @@
+//! Host-only fakes of the machine for tests.
+
+#![forbid(unsafe_code)]
