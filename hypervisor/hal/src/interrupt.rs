@@ -1,0 +1,74 @@
+//! Physical interrupts.
+
+/// A physical interrupt source with a vector of its own: an I/O APIC line or an allocated MSI. The number is the machine's own, dense from 0; lines come
+/// first and have the number of their GSI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhysIrq(pub u32);
+
+/// How a line signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineTrigger {
+    /// On the edge.
+    Edge,
+    /// For as long as the level is active.
+    Level,
+}
+
+/// Which level of a line is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinePolarity {
+    /// Active high.
+    High,
+    /// Active low.
+    Low,
+}
+
+/// A line of an I/O APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IrqLine {
+    /// Global system interrupt number.
+    pub gsi: u32,
+    /// Trigger mode.
+    pub trigger: LineTrigger,
+    /// Polarity.
+    pub polarity: LinePolarity,
+}
+
+/// The two words that a device writes to raise an MSI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsiMessage {
+    /// Address (Intel SDM vol. 3, "Message Signalled Interrupts").
+    pub address: u64,
+    /// Data.
+    pub data: u32,
+}
+
+/// The interrupt controllers.
+pub trait Interrupts {
+    /// Number of lines that the I/O APICs have.
+    fn nr_lines(&self) -> u32;
+
+    /// The line that carries a legacy ISA interrupt (ACPI interrupt source overrides applied).
+    fn isa_line(&self, isa: u8) -> IrqLine;
+
+    /// Programs a line, masked, with a vector on the boot CPU. Doing it again with other settings changes them. `None` where there is no such line or no vector is left.
+    fn setup_line(&self, line: IrqLine) -> Option<PhysIrq>;
+
+    /// Takes a vector for one MSI. `None` where none is left.
+    fn allocate_msi(&self) -> Option<PhysIrq>;
+
+    /// Gives an MSI's vector back; the device no longer sends it.
+    fn free_msi(&self, irq: PhysIrq);
+
+    /// The message that makes `irq` (an MSI) arrive.
+    fn msi_message(&self, irq: PhysIrq) -> Option<MsiMessage>;
+
+    /// The vector of an interrupt, for reports.
+    fn vector(&self, irq: PhysIrq) -> Option<u8>;
+
+    /// Opens or closes a line. No effect on MSIs, which are masked in the device.
+    fn set_line_mask(&self, irq: PhysIrq, masked: bool);
+
+    /// True where the interrupt is a level-triggered line: it is kept masked from delivery until the guest says that it has dealt with it.
+    fn is_level(&self, irq: PhysIrq) -> bool;
+}
