@@ -43,8 +43,26 @@ pub struct MsiMessage {
     pub data: u32,
 }
 
+/// What an interrupt means to the logic, once the machine has acknowledged it and dealt with what is its own (TLB flush requests, spurious vectors).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// The machine dealt with it.
+    Nothing,
+    /// The calling CPU's timer reached its deadline.
+    Timer,
+    /// Another CPU wants this one to look at its pending work.
+    Kick,
+    /// The serial port has input.
+    ConsoleInput,
+    /// A device's interrupt. A level-triggered line is masked until it is opened again.
+    Device(PhysIrq),
+}
+
 /// The interrupt controllers.
 pub trait Interrupts {
+    /// Acknowledges the interrupt that entered with `vector` (32 to 255) and says what it means.
+    fn acknowledge(&self, vector: u8) -> Arrived;
+
     /// Number of lines that the I/O APICs have.
     fn nr_lines(&self) -> u32;
 

@@ -20,7 +20,7 @@ pub use context::{FpuArea, GuestFrame, VECTOR_HYPERCALL, VcpuContext};
 pub use cpu::{AddressSpace, CpuOps, FlushScope, Processors};
 pub use frame::FrameMeta;
 pub use guest::GuestMemory;
-pub use interrupt::{Interrupts, IrqLine, LinePolarity, LineTrigger, MsiMessage, PhysIrq};
+pub use interrupt::{Arrived, Interrupts, IrqLine, LinePolarity, LineTrigger, MsiMessage, PhysIrq};
 pub use memory::{Frames, MemoryKind, MemoryRange};
 pub use platform::{Clock, Console, PciAddress, Platform, PowerAction, WallClock};
 
