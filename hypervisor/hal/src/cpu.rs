@@ -5,9 +5,6 @@ use oxen_types::{CpuId, CpuSet, Gva, Mfn};
 
 /// Registers and privileged instructions of the calling CPU, and the switch from one vCPU to another.
 pub trait CpuOps {
-    /// The calling CPU's number.
-    fn this_cpu(&self) -> CpuId;
-
     /// Bytes that a [`crate::FpuArea`] needs on this machine.
     fn fpu_bytes(&self) -> usize;
 
@@ -124,6 +121,9 @@ pub enum FlushScope {
 
 /// The other processors.
 pub trait Processors {
+    /// The calling CPU's number.
+    fn this_cpu(&self) -> CpuId;
+
     /// The CPUs that run.
     fn online(&self) -> &CpuSet;
 
