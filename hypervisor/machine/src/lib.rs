@@ -1,3 +1,18 @@
-//! Everything that touches the x86 machine.
+//! Everything that touches the x86 machine: boot, paging, memory, console, traps, interrupts, timers, processors.
+//!
+//! [`X86`] implements the traits of `oxen-hal`. The binary crate defines the upcalls through which the machine hands control over.
 #![no_std]
 
+extern crate alloc;
+
+pub mod boot;
+pub mod console;
+pub mod layout;
+pub mod port;
+
+/// The machine. It has no state of its own: that is in the processors and in this crate's statics.
+#[derive(Clone, Copy, Debug)]
+pub struct X86;
+
+/// The machine, for those who need a reference that lives for ever.
+pub static MACHINE: X86 = X86;

@@ -1,2 +1,0 @@
-//! The hypervisor binary.
-#![no_std]

@@ -1,0 +1,18 @@
+//! The hypervisor binary.
+#![no_std]
+#![cfg_attr(target_os = "none", no_main)]
+#![cfg_attr(not(target_os = "none"), allow(dead_code))]
+
+mod heap;
+
+#[cfg(target_os = "none")]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    oxen_machine::log!("{info}");
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {}
