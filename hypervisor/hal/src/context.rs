@@ -5,6 +5,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The number in [`GuestFrame::entry_vector`] for the `syscall` instruction; below 256 it is the vector of a trap or interrupt.
 pub const VECTOR_HYPERCALL: u32 = 0x100;
+/// The number for the `syscall` instruction in 32-bit code (AMD processors only). As with [`VECTOR_HYPERCALL`], `rcx` is the return address and `r11` the flags.
+pub const VECTOR_SYSCALL32: u32 = 0x101;
+/// The number for the `sysenter` instruction (Intel processors only). The instruction keeps neither return address nor stack pointer: `rip` and `rsp`
+/// of the frame are 0, `cs` is 3.
+pub const VECTOR_SYSENTER: u32 = 0x102;
 
 /// The general registers of the interrupted guest, saved on the hypervisor's stack by the entry code and restored from there on the way
 /// back. The layout is the first 168 bytes of the public `struct cpu_user_regs` (header `arch-x86/xen-x86_64.h`); the five words from
@@ -30,7 +35,7 @@ pub struct GuestFrame {
     pub rdi: u64,
     /// Error code that the processor pushed, 0 where the vector has none.
     pub error_code: u32,
-    /// Vector, or [`VECTOR_HYPERCALL`].
+    /// Vector, or [`VECTOR_HYPERCALL`], [`VECTOR_SYSCALL32`], [`VECTOR_SYSENTER`].
     pub entry_vector: u32,
     pub rip: u64,
     pub cs: u64,

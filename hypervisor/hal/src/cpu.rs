@@ -42,6 +42,8 @@ pub trait CpuOps {
     fn set_task_switched(&self, set: bool);
     /// Makes the guest-chosen bits of CR4 (TSD, DE, FSGSBASE, OSXSAVE) those of `bits`.
     fn set_guest_cr4(&self, bits: u64);
+    /// The address that the page fault just taken could not access (CR2).
+    fn fault_address(&self) -> Gva;
     /// CR0 as the processor has it.
     fn cr0(&self) -> u64;
     /// CR4 as the processor has it.

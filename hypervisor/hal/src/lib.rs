@@ -16,7 +16,7 @@ mod interrupt;
 mod memory;
 mod platform;
 
-pub use context::{FpuArea, GuestFrame, VECTOR_HYPERCALL, VcpuContext};
+pub use context::{FpuArea, GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER, VcpuContext};
 pub use cpu::{AddressSpace, CpuOps, FlushScope, Processors};
 pub use frame::FrameMeta;
 pub use guest::GuestMemory;
