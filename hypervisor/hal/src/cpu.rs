@@ -50,8 +50,6 @@ pub trait CpuOps {
     fn cr4(&self) -> u64;
     /// Loads a debug register (0 to 3, 6, 7); the value has been checked.
     fn set_debug_register(&self, number: usize, value: u64);
-    /// The address of the latest page fault on this CPU (CR2): meaningful in the entry of vector 14, before anything else can fault.
-    fn fault_address(&self) -> Gva;
     /// Reads a debug register.
     fn debug_register(&self, number: usize) -> u64;
     /// Extended control register 0 that the running vCPU sees.
