@@ -285,8 +285,6 @@ abi_enums! {
         ENABLE_TEST = 1 => "XEN_DOMCTL_SHADOW_OP_ENABLE_TEST",
         /// Starts recording writes.
         ENABLE_LOGDIRTY = 2 => "XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY",
-        /// Turns translation on.
-        ENABLE_TRANSLATE = 3 => "XEN_DOMCTL_SHADOW_OP_ENABLE_TRANSLATE",
         /// Reads the bitmap and starts anew.
         CLEAN = 11 => "XEN_DOMCTL_SHADOW_OP_CLEAN",
         /// Reads the bitmap.
@@ -691,24 +689,36 @@ abi_structs! {
         /// Bytes.
         [0] size: u64,
     }
-}
 
-/// [`SchedulerOp::u`] of the commands per vCPU.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct SchedVcpuList {
-    /// Array of `xen_domctl_schedparam_vcpu`, 16 bytes each.
-    pub vcpus: GuestHandle<u8>,
-    /// How many.
-    pub nr_vcpus: u32,
-    /// Padding.
-    pub padding: u32,
+    /// One vCPU's scheduling parameters.
+    pub struct SchedparamVcpu = "xen_domctl_schedparam_vcpu_t"[16] {
+        /// As [`SchedulerOp::u`].
+        [0] u: [u32; 3],
+        [12] vcpuid: u32,
+    }
+
+    /// [`SchedulerOp::u`] of the commands per vCPU.
+    pub struct SchedVcpuList = "struct xen_domctl_scheduler_op::u.v"[16] {
+        [0] vcpus: GuestHandle<SchedparamVcpu>,
+        [8] nr_vcpus: u32,
+        [12] padding: u32,
+    }
 }
 
 impl Domctl {
     /// A command for `domain` at this crate's interface version.
-    pub fn new<T: zerocopy::IntoBytes + zerocopy::Immutable>(cmd: DomctlCmd, domain: u16, argument: &T) -> Self {
-        Self { cmd, interface_version: XEN_DOMCTL_INTERFACE_VERSION, domain, u: Payload::new(argument), ..Self::default() }
+    pub fn new<T: zerocopy::IntoBytes + zerocopy::Immutable>(
+        cmd: DomctlCmd,
+        domain: u16,
+        argument: &T,
+    ) -> Self {
+        Self {
+            cmd,
+            interface_version: XEN_DOMCTL_INTERFACE_VERSION,
+            domain,
+            u: Payload::new(argument),
+            ..Self::default()
+        }
     }
 }
 

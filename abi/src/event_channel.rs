@@ -197,18 +197,13 @@ abi_structs! {
         /// First port of each queue.
         [8] head: [u32; FIFO_MAX_QUEUES],
     }
-}
 
-/// [`Status::u`] of unbound (`port` unused) and interdomain ports.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct StatusPeer {
-    /// The domain at, or awaited at, the other end.
-    pub dom: u16,
-    /// Padding.
-    pub _pad: u16,
-    /// The peer's port.
-    pub port: EvtchnPort,
+    /// [`Status::u`] of unbound (`port` unused) and interdomain ports.
+    pub struct StatusPeer = "struct evtchn_status::u.interdomain"[8] {
+        /// The domain at, or awaited at, the other end.
+        [0] dom: u16,
+        [2] _pad: u16,
+        /// The peer's port.
+        [4] port: EvtchnPort,
+    }
 }
-
-const _: () = assert!(size_of::<StatusPeer>() == 8);

@@ -21,7 +21,10 @@ impl<T> GuestHandle<T> {
 
     /// A handle for the array at guest virtual `address`.
     pub const fn new(address: u64) -> Self {
-        Self { address, target: PhantomData }
+        Self {
+            address,
+            target: PhantomData,
+        }
     }
 
     /// The guest virtual address.
@@ -87,7 +90,10 @@ mod tests {
     fn elements_are_spaced_by_the_size_of_the_target() {
         let handle = GuestHandle::<u64>::new(0x1000);
         assert_eq!(handle.element(3).map(GuestHandle::address), Some(0x1018));
-        assert_eq!(handle.cast::<u32>().element(3).map(GuestHandle::address), Some(0x100c));
+        assert_eq!(
+            handle.cast::<u32>().element(3).map(GuestHandle::address),
+            Some(0x100c)
+        );
     }
 
     #[test]
@@ -99,6 +105,9 @@ mod tests {
     #[test]
     fn is_eight_plain_bytes() {
         assert_eq!(size_of::<GuestHandle<[u8; 4096]>>(), 8);
-        assert_eq!(GuestHandle::<u8>::new(0x1122).as_bytes(), [0x22, 0x11, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            GuestHandle::<u8>::new(0x1122).as_bytes(),
+            [0x22, 0x11, 0, 0, 0, 0, 0, 0]
+        );
     }
 }

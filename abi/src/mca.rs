@@ -38,7 +38,7 @@ abi_structs! {
     pub struct PhysCpuInfo = "struct xen_mc_physcpuinfo"[16] {
         /// Number of pCPUs.
         [0] ncpus: u32,
-        [4] pad0: u32,
+        [4] _pad0: u32,
         /// Array to fill, or null.
         [8] info: GuestHandle<u8>,
     }

@@ -274,7 +274,16 @@ abi_structs! {
 
 /// An entry of an e820 memory map: 20 bytes without padding, as firmware gives it.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
     zerocopy::Unaligned,
 )]
 #[repr(C)]
@@ -302,7 +311,11 @@ impl E820Entry {
     /// The entry for `size` bytes at `addr` of the given kind.
     pub const fn new(addr: u64, size: u64, kind: u32) -> Self {
         use zerocopy::little_endian::{U32, U64};
-        Self { addr: U64::new(addr), size: U64::new(size), kind: U32::new(kind) }
+        Self {
+            addr: U64::new(addr),
+            size: U64::new(size),
+            kind: U32::new(kind),
+        }
     }
 }
 

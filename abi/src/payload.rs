@@ -19,7 +19,12 @@ impl<const WORDS: usize> Payload<WORDS> {
 
     /// The structure at the start of the payload. That it fits is checked at compile time.
     pub fn read<T: FromBytes>(&self) -> T {
-        const { assert!(size_of::<T>() <= 8 * WORDS, "the structure is larger than the union") };
+        const {
+            assert!(
+                size_of::<T>() <= 8 * WORDS,
+                "the structure is larger than the union"
+            )
+        };
         match T::read_from_prefix(self.0.as_bytes()) {
             Ok((value, _)) => value,
             // The assertion above leaves no way here.
@@ -29,7 +34,12 @@ impl<const WORDS: usize> Payload<WORDS> {
 
     /// Puts `value` at the start of the payload and leaves the bytes after it. That it fits is checked at compile time.
     pub fn write<T: IntoBytes + Immutable>(&mut self, value: &T) {
-        const { assert!(size_of::<T>() <= 8 * WORDS, "the structure is larger than the union") };
+        const {
+            assert!(
+                size_of::<T>() <= 8 * WORDS,
+                "the structure is larger than the union"
+            )
+        };
         for (to, from) in self.0.as_mut_bytes().iter_mut().zip(value.as_bytes()) {
             *to = *from;
         }
@@ -45,8 +55,14 @@ impl<const WORDS: usize> Default for Payload<WORDS> {
 impl<const WORDS: usize> core::fmt::Debug for Payload<WORDS> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         // Trailing zeros are the rule: most members of a union are much shorter than the longest one.
-        let used = self.0.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
-        f.debug_list().entries(self.0.iter().take(used).map(|word| format_args_hex(*word))).finish()
+        let used = self
+            .0
+            .iter()
+            .rposition(|word| *word != 0)
+            .map_or(0, |last| last + 1);
+        f.debug_list()
+            .entries(self.0.iter().take(used).map(|word| format_args_hex(*word)))
+            .finish()
     }
 }
 
@@ -77,6 +93,9 @@ mod tests {
 
     #[test]
     fn debug_leaves_out_the_unused_tail() {
-        assert_eq!(format!("{:?}", Payload::<4>([1, 0, 0x20, 0])), "[0x1, 0x0, 0x20]");
+        assert_eq!(
+            format!("{:?}", Payload::<4>([1, 0, 0x20, 0])),
+            "[0x1, 0x0, 0x20]"
+        );
     }
 }

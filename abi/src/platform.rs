@@ -289,41 +289,25 @@ abi_structs! {
         [24] kind: u8 as "type",
         [25] _pad: [u8; 7],
     }
-}
 
-/// [`FirmwareInfo::u`] of a disk.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct FirmwareDiskInfo {
-    /// BIOS device number.
-    pub device: u8,
-    /// Version.
-    pub version: u8,
-    /// Interfaces.
-    pub interface_support: u16,
-    /// Highest cylinder.
-    pub legacy_max_cylinder: u16,
-    /// Highest head.
-    pub legacy_max_head: u8,
-    /// Sectors per track.
-    pub legacy_sectors_per_track: u8,
-    /// BIOS parameter table, to be filled.
-    pub edd_params: GuestHandle<u8>,
-}
+    /// [`FirmwareInfo::u`] of a disk.
+    pub struct FirmwareDiskInfo = "struct xenpf_firmware_info::u.disk_info"[16] {
+        /// BIOS device number.
+        [0] device: u8,
+        [1] version: u8,
+        [2] interface_support: u16,
+        [4] legacy_max_cylinder: u16,
+        [6] legacy_max_head: u8,
+        [7] legacy_sectors_per_track: u8,
+        /// BIOS parameter table, to be filled.
+        [8] edd_params: GuestHandle<u8>,
+    }
 
-/// [`FirmwareInfo::u`] of a boot sector.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct FirmwareMbrSignature {
-    /// BIOS device number.
-    pub device: u8,
-    /// Padding.
-    pub _pad: [u8; 3],
-    /// The signature.
-    pub mbr_signature: u32,
+    /// [`FirmwareInfo::u`] of a boot sector.
+    pub struct FirmwareMbrSignature = "struct xenpf_firmware_info::u.disk_mbr_signature"[8] {
+        /// BIOS device number.
+        [0] device: u8,
+        [1] _pad: [u8; 3],
+        [4] mbr_signature: u32,
+    }
 }
-
-const _: () = {
-    assert!(size_of::<FirmwareDiskInfo>() == 16);
-    assert!(size_of::<FirmwareMbrSignature>() == 8);
-};

@@ -375,6 +375,10 @@ abi_structs! {
 impl Sysctl {
     /// A command at this crate's interface version.
     pub fn new<T: zerocopy::IntoBytes + zerocopy::Immutable>(cmd: SysctlCmd, argument: &T) -> Self {
-        Self { cmd, interface_version: XEN_SYSCTL_INTERFACE_VERSION, u: Payload::new(argument) }
+        Self {
+            cmd,
+            interface_version: XEN_SYSCTL_INTERFACE_VERSION,
+            u: Payload::new(argument),
+        }
     }
 }

@@ -5,7 +5,7 @@
 /// A structure.
 #[derive(Clone, Copy, Debug)]
 pub struct Struct {
-    /// The C type, such as `struct xen_domctl` or `xen_cpuid_leaf_t`.
+    /// The C type, such as `struct xen_domctl` or `xen_cpuid_leaf_t`; `struct start_info::console.domU` is the type of that member.
     pub c_name: &'static str,
     /// Size in bytes.
     pub size: usize,

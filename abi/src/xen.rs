@@ -444,83 +444,68 @@ abi_structs! {
         [8] nr_bits: u32,
         [12] _pad: u32,
     }
-}
 
-/// [`StartInfo::console`] of a domU.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct ConsoleDomU {
-    /// MFN of the console ring.
-    pub mfn: u64,
-    /// Event channel of the console ring.
-    pub evtchn: EvtchnPort,
-    /// Padding.
-    pub _pad: u32,
-}
+    /// [`StartInfo::console`] of a domU.
+    pub struct ConsoleDomU = "struct start_info::console.domU"[16] {
+        /// MFN of the console ring.
+        [0] mfn: u64,
+        /// Event channel of the console ring.
+        [8] evtchn: EvtchnPort,
+        [12] _pad: u32,
+    }
 
-/// [`StartInfo::console`] of domain 0: where in the start information [`Dom0VgaConsoleInfo`] lies.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct ConsoleDom0 {
-    /// Offset from the start of [`StartInfo`], in bytes.
-    pub info_off: u32,
-    /// Size in bytes.
-    pub info_size: u32,
-}
+    /// [`StartInfo::console`] of domain 0: where in the start information [`Dom0VgaConsoleInfo`] lies.
+    pub struct ConsoleDom0 = "struct start_info::console.dom0"[8] {
+        /// Offset from the start of [`StartInfo`], in bytes.
+        [0] info_off: u32,
+        /// Size in bytes.
+        [4] info_size: u32,
+    }
 
-/// [`Dom0VgaConsoleInfo::u`] in text mode.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct VgaTextMode3 {
-    /// Height of the font in pixels.
-    pub font_height: u16,
-    /// Cursor column.
-    pub cursor_x: u16,
-    /// Cursor row.
-    pub cursor_y: u16,
-    /// Number of rows.
-    pub rows: u16,
-    /// Number of columns.
-    pub columns: u16,
-}
+    /// [`Dom0VgaConsoleInfo::u`] in text mode.
+    pub struct VgaTextMode3 = "struct dom0_vga_console_info::u.text_mode_3"[10] {
+        /// Pixels.
+        [0] font_height: u16,
+        [2] cursor_x: u16,
+        [4] cursor_y: u16,
+        [6] rows: u16,
+        [8] columns: u16,
+    }
 
-/// [`Dom0VgaConsoleInfo::u`] with a linear frame buffer.
-#[derive(Clone, Copy, Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout)]
-#[repr(C)]
-pub struct VgaVesaLfb {
-    /// Width in pixels.
-    pub width: u16,
-    /// Height in pixels.
-    pub height: u16,
-    /// Bytes from one line to the next.
-    pub bytes_per_line: u16,
-    /// Bits per pixel.
-    pub bits_per_pixel: u16,
-    /// Address of the frame buffer, low half.
-    pub lfb_base: u32,
-    /// Size of the frame buffer in 64 KiB units.
-    pub lfb_size: u32,
-    /// Red: position, then size, in bits.
-    pub red: [u8; 2],
-    /// Green: position, then size, in bits.
-    pub green: [u8; 2],
-    /// Blue: position, then size, in bits.
-    pub blue: [u8; 2],
-    /// Reserved bits: position, then size.
-    pub rsvd: [u8; 2],
-    /// VESA capabilities.
-    pub gbl_caps: u32,
-    /// VESA mode attributes.
-    pub mode_attrs: u16,
-    /// Padding.
-    pub pad: u16,
-    /// Address of the frame buffer, high half.
-    pub ext_lfb_base: u32,
+    /// [`Dom0VgaConsoleInfo::u`] with a linear frame buffer.
+    pub struct VgaVesaLfb = "struct dom0_vga_console_info::u.vesa_lfb"[36] {
+        /// Pixels.
+        [0] width: u16,
+        /// Pixels.
+        [2] height: u16,
+        [4] bytes_per_line: u16,
+        [6] bits_per_pixel: u16,
+        /// Address of the frame buffer, low half.
+        [8] lfb_base: u32,
+        /// In units of 64 KiB.
+        [12] lfb_size: u32,
+        /// Bits.
+        [16] red_pos: u8,
+        /// Bits.
+        [17] red_size: u8,
+        /// Bits.
+        [18] green_pos: u8,
+        /// Bits.
+        [19] green_size: u8,
+        /// Bits.
+        [20] blue_pos: u8,
+        /// Bits.
+        [21] blue_size: u8,
+        /// Bits.
+        [22] rsvd_pos: u8,
+        /// Bits.
+        [23] rsvd_size: u8,
+        /// VESA capabilities.
+        [24] gbl_caps: u32,
+        /// VESA mode attributes.
+        [28] mode_attrs: u16,
+        [30] pad: u16,
+        /// Address of the frame buffer, high half.
+        [32] ext_lfb_base: u32,
+    }
 }
-
-const _: () = {
-    assert!(size_of::<ConsoleDomU>() == 16);
-    assert!(size_of::<ConsoleDom0>() == 8);
-    assert!(size_of::<VgaTextMode3>() == 10);
-    assert!(size_of::<VgaVesaLfb>() == 36);
-};
