@@ -102,6 +102,8 @@ pub struct Probe<'a> {
     pub frame: Frame,
     /// Where the bytes are written.
     code_page: Page,
+    /// Offset in that page.
+    code_offset: usize,
 }
 
 /// Selector and rflags of a new probe: events stay masked.
@@ -120,13 +122,13 @@ impl<'a> Probe<'a> {
             ss: FLAT_SS,
             ..Frame::default()
         };
-        Self { code, frame, code_page }
+        Self { code, frame, code_page, code_offset: (frame.rip % PAGE) as usize }
     }
 
     /// `code` to be run in user mode at `rip` with stack `rsp`; `code_page` is the page that `rip` maps, for writing.
     pub fn user(code: &'a [u8], code_page: Page, rip: u64, rsp: u64) -> Self {
         let frame = Frame { rip, cs: FLAT_CS64, rflags: RFLAGS, rsp, ss: FLAT_SS, ..Frame::default() };
-        Self { code, frame, code_page }
+        Self { code, frame, code_page, code_offset: (frame.rip % PAGE) as usize }
     }
 
     /// Changes the registers to start with.
@@ -137,8 +139,8 @@ impl<'a> Probe<'a> {
 
     /// Runs it.
     pub fn run(self) -> Trap {
-        self.code_page.write_bytes((self.frame.rip % PAGE) as usize, self.code);
-        self.code_page.write_bytes((self.frame.rip % PAGE) as usize + self.code.len(), &[0xcc]);
+        self.code_page.write_bytes(self.code_offset, self.code);
+        self.code_page.write_bytes(self.code_offset + self.code.len(), &[0xcc]);
         run_frame(&self.frame, self.frame.rip, self.code.len() as u64)
     }
 }
