@@ -1,3 +1,90 @@
 //! Domains, vCPUs, scheduling, events, grants, timers and hypercalls.
+//!
+//! [`Hypervisor`] is the root of all state. The machine enters through [`Hypervisor::from_guest`] (each trap, interrupt and hypercall from a guest) and
+//! [`Hypervisor::host_interrupt`] (interrupts in the idle loop); everything else follows from there. Maskable interrupts are off throughout.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod console;
+mod ctx;
+pub mod domain;
+mod enter;
+pub mod event;
+pub mod grant;
+mod hypercall;
+pub mod irq;
+pub mod keys;
+mod lifecycle;
+mod notify;
+mod pv;
+pub mod runstate;
+pub mod sched;
+mod time;
+pub mod timer;
+pub mod vcpu;
+
+pub use ctx::Ctx;
+pub use enter::{Local, Running};
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use domain::DomainList;
+use oxen_hal::Machine;
+use oxen_mm::Memory;
+use oxen_sync::{OnceCell, SpinLock, level};
+use oxen_types::MAX_CPUS;
+use sched::Scheduler;
+use timer::TimerQueue;
+
+/// What the command line and the loader said, as far as logic needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The hypervisor's command line, for `xm info`.
+    pub command_line: String,
+    /// Stop instead of rebooting when dom0 or the hypervisor dies.
+    pub no_reboot: bool,
+    /// Debug-key input comes from this serial line.
+    pub console_input: bool,
+}
+
+/// The hypervisor's state.
+#[derive(Debug)]
+pub struct Hypervisor<M: Machine> {
+    /// The machine.
+    pub machine: &'static M,
+    /// Machine frames: who owns them, how they are used.
+    pub memory: Memory<M>,
+    /// What it was told at start-up.
+    pub config: Config,
+    /// Guests.
+    pub domains: DomainList,
+    /// Run queues.
+    pub sched: Scheduler,
+    /// Timers, per processor.
+    pub timers: Vec<SpinLock<TimerQueue, { level::TIMER }>>,
+    /// Physical interrupts.
+    pub irqs: SpinLock<irq::IrqTable, { level::IRQ }>,
+    /// Console ring and input.
+    pub console: console::ConsoleState,
+    /// Values for `xen_version`, built once.
+    pub version: OnceCell<hypercall::VersionInfo>,
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// A hypervisor without guests.
+    pub fn new(machine: &'static M, memory: Memory<M>, config: Config) -> Self {
+        Self {
+            machine,
+            memory,
+            config,
+            domains: DomainList::new(),
+            sched: Scheduler::new(),
+            timers: (0..MAX_CPUS).map(|_| SpinLock::new(TimerQueue::new())).collect(),
+            irqs: SpinLock::new(irq::IrqTable::default()),
+            console: console::ConsoleState::default(),
+            version: OnceCell::new(),
+        }
+    }
+}

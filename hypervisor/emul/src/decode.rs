@@ -92,6 +92,9 @@ impl Bytes<'_> {
         self.rest = rest;
         let mut raw = [0; 8];
         raw.get_mut(..bytes)?.copy_from_slice(head);
+        if bytes == 0 {
+            return Some(0);
+        }
         let shift = 64 - 8 * bytes as u32;
         Some(i64::from_le_bytes(raw) << shift >> shift)
     }
