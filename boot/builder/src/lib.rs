@@ -31,8 +31,8 @@ mod hypercall_page;
 mod plan;
 mod tables;
 
-pub use build::{Built, GuestMemory, Role, StartInfoInput, build, load_initrd, load_kernel};
+pub use build::{Built, GuestMemory, build, load_initrd, load_kernel};
 pub use error::PlanError;
 pub use hypercall_page::pv_hypercall_page;
-pub use plan::{DomainKind, Initrd, P2m, PfnRange, Plan, PlanInput};
+pub use plan::{Initrd, P2m, PfnRange, Plan, PlanInput, Role};
 pub use tables::{TableFrames, TableLevel};

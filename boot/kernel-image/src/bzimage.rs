@@ -26,12 +26,17 @@ pub(crate) struct BzImage<'a> {
 
 /// True where the file carries the bzImage signatures.
 pub(crate) fn is_bzimage(file: &[u8]) -> bool {
-    u16_at(file, BOOT_FLAG) == Some(0xaa55) && u32_at(file, HEADER_MAGIC) == Some(u32::from_le_bytes(*b"HdrS"))
+    u16_at(file, BOOT_FLAG) == Some(0xaa55)
+        && u32_at(file, HEADER_MAGIC) == Some(u32::from_le_bytes(*b"HdrS"))
 }
 
 /// Finds the payload.
 pub(crate) fn parse(file: &[u8]) -> Result<BzImage<'_>, ImageError> {
-    let header_cut = ImageError::Truncated { what: "the bzImage header", need: PAYLOAD_LENGTH as u64 + 4, have: file.len() as u64 };
+    let header_cut = ImageError::Truncated {
+        what: "the bzImage header",
+        need: PAYLOAD_LENGTH as u64 + 4,
+        have: file.len() as u64,
+    };
     let protocol = u16_at(file, PROTOCOL_VERSION).ok_or(header_cut)?;
     if protocol < FIRST_WITH_PAYLOAD {
         return Err(ImageError::OldBootProtocol { version: protocol });

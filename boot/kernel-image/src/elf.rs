@@ -49,7 +49,10 @@ impl<'a> Kernel<'a> {
         let info = info::read(&notes, headers.entry, &segments)?;
         let segments = segments
             .into_iter()
-            .map(|segment| Segment { paddr: segment.paddr.wrapping_sub(info.paddr_offset), ..segment })
+            .map(|segment| Segment {
+                paddr: segment.paddr.wrapping_sub(info.paddr_offset),
+                ..segment
+            })
             .collect();
         Ok(Self { info, segments })
     }
@@ -83,9 +86,15 @@ struct Headers<'a> {
 impl<'a> Headers<'a> {
     fn read(elf: &'a [u8]) -> Result<Self, ImageError> {
         if !elf.starts_with(b"\x7fELF") {
-            return Err(ImageError::NotElf { first: first_bytes(elf) });
+            return Err(ImageError::NotElf {
+                first: first_bytes(elf),
+            });
         }
-        let cut = |what, need| ImageError::Truncated { what, need, have: elf.len() as u64 };
+        let cut = |what, need| ImageError::Truncated {
+            what,
+            need,
+            have: elf.len() as u64,
+        };
         let header_cut = cut("the ELF header", HEADER_LEN as u64);
         // The class comes first: a 32-bit file is told apart even where its shorter header is all there is.
         match elf.get(4).ok_or(header_cut)? {
@@ -97,7 +106,11 @@ impl<'a> Headers<'a> {
         let xword = |offset| u64_at(header, offset).ok_or(header_cut);
         match header.get(5) {
             Some(&DATA_LITTLE_ENDIAN) => {}
-            data => return Err(ImageError::WrongByteOrder { data: data.copied().unwrap_or_default() }),
+            data => {
+                return Err(ImageError::WrongByteOrder {
+                    data: data.copied().unwrap_or_default(),
+                });
+            }
         }
         match half(18)? {
             MACHINE_X86_64 => {}
@@ -108,13 +121,23 @@ impl<'a> Headers<'a> {
             kind => return Err(ImageError::NotExecutable { kind }),
         }
         let nr_program_headers = half(56)?;
-        if nr_program_headers == 0 || nr_program_headers > MAX_PROGRAM_HEADERS || half(54)? != PROGRAM_HEADER_LEN {
+        if nr_program_headers == 0
+            || nr_program_headers > MAX_PROGRAM_HEADERS
+            || half(54)? != PROGRAM_HEADER_LEN
+        {
             return Err(ImageError::BadElf("number or size of program headers"));
         }
-        let (offset, len) = (xword(32)?, u64::from(nr_program_headers) * u64::from(PROGRAM_HEADER_LEN));
-        let program_headers =
-            slice_at(elf, offset, len).ok_or_else(|| cut("the ELF program headers", offset.saturating_add(len)))?;
-        Ok(Self { elf, entry: xword(24)?, program_headers })
+        let (offset, len) = (
+            xword(32)?,
+            u64::from(nr_program_headers) * u64::from(PROGRAM_HEADER_LEN),
+        );
+        let program_headers = slice_at(elf, offset, len)
+            .ok_or_else(|| cut("the ELF program headers", offset.saturating_add(len)))?;
+        Ok(Self {
+            elf,
+            entry: xword(24)?,
+            program_headers,
+        })
     }
 
     /// The program headers of type `kind`.
@@ -125,7 +148,12 @@ impl<'a> Headers<'a> {
             .filter(move |header| header.kind == kind)
     }
 
-    fn file_range(&self, what: &'static str, offset: u64, len: u64) -> Result<&'a [u8], ImageError> {
+    fn file_range(
+        &self,
+        what: &'static str,
+        offset: u64,
+        len: u64,
+    ) -> Result<&'a [u8], ImageError> {
         slice_at(self.elf, offset, len).ok_or(ImageError::Truncated {
             what,
             need: offset.saturating_add(len),
@@ -136,12 +164,21 @@ impl<'a> Headers<'a> {
     /// The loadable segments, at the physical addresses that the file states.
     fn segments(&self) -> Result<Vec<Segment<'a>>, ImageError> {
         let mut segments = Vec::new();
-        for header in self.program_headers(PT_LOAD).filter(|header| header.mem_len != 0) {
+        for header in self
+            .program_headers(PT_LOAD)
+            .filter(|header| header.mem_len != 0)
+        {
             if header.file_len > header.mem_len {
-                return Err(ImageError::BadElf("a segment is longer in the file than in memory"));
+                return Err(ImageError::BadElf(
+                    "a segment is longer in the file than in memory",
+                ));
             }
             let data = self.file_range("an ELF segment", header.offset, header.file_len)?;
-            segments.push(Segment { paddr: header.paddr, data, mem_len: header.mem_len });
+            segments.push(Segment {
+                paddr: header.paddr,
+                data,
+                mem_len: header.mem_len,
+            });
         }
         if segments.is_empty() {
             return Err(ImageError::BadElf("nothing to load"));
@@ -153,14 +190,21 @@ impl<'a> Headers<'a> {
     fn notes(&self) -> Result<Vec<Note<'a>>, ImageError> {
         let mut notes = Vec::new();
         for header in self.program_headers(PT_NOTE) {
-            read_notes(self.file_range("an ELF note segment", header.offset, header.file_len)?, &mut notes)?;
+            read_notes(
+                self.file_range("an ELF note segment", header.offset, header.file_len)?,
+                &mut notes,
+            )?;
         }
         if notes.is_empty() {
             for section in self.note_sections() {
                 read_notes(section, &mut notes)?;
             }
         }
-        if notes.is_empty() { Err(ImageError::NoXenNotes) } else { Ok(notes) }
+        if notes.is_empty() {
+            Err(ImageError::NoXenNotes)
+        } else {
+            Ok(notes)
+        }
     }
 
     /// The contents of the note sections. Section headers are not needed to load a kernel, so damaged ones count as absent.
@@ -171,7 +215,11 @@ impl<'a> Headers<'a> {
             if u16_at(self.elf, 58)? != SECTION_HEADER_LEN {
                 return None;
             }
-            slice_at(self.elf, offset, u64::from(nr) * u64::from(SECTION_HEADER_LEN))
+            slice_at(
+                self.elf,
+                offset,
+                u64::from(nr) * u64::from(SECTION_HEADER_LEN),
+            )
         };
         table()
             .unwrap_or_default()
@@ -215,9 +263,14 @@ fn read_notes<'a>(mut bytes: &'a [u8], notes: &mut Vec<Note<'a>>) -> Result<(), 
             let desc = slice_at(bytes, desc_at, desc_len)?;
             // The last note of a segment may lack its padding.
             let next_at = (desc_at + desc_len.next_multiple_of(4)).min(bytes.len() as u64);
-            Some((name, Note { kind, desc }, bytes.get(usize::try_from(next_at).ok()?..)?))
+            Some((
+                name,
+                Note { kind, desc },
+                bytes.get(usize::try_from(next_at).ok()?..)?,
+            ))
         };
-        let (name, note, rest) = note().ok_or(ImageError::BadElf("a note reaches beyond its segment"))?;
+        let (name, note, rest) =
+            note().ok_or(ImageError::BadElf("a note reaches beyond its segment"))?;
         if name == b"Xen\0" {
             notes.push(note);
         }

@@ -121,7 +121,11 @@ impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
         for &byte in self.0.iter().take_while(|byte| **byte != 0) {
-            f.write_char(if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '.' })?;
+            f.write_char(if byte.is_ascii_graphic() || byte == b' ' {
+                byte as char
+            } else {
+                '.'
+            })?;
         }
         Ok(())
     }
@@ -146,36 +150,91 @@ impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NotAKernel { len, ref first } => {
-                write!(f, "not a kernel: {len} bytes starting with {}; expected a bzImage or an x86-64 ELF file", Hex(first))
+                write!(
+                    f,
+                    "not a kernel: {len} bytes starting with {}; expected a bzImage or an x86-64 ELF file",
+                    Hex(first)
+                )
             }
-            Self::Truncated { what, need, have } => write!(f, "truncated: {what} needs {need} bytes, only {have} are there"),
+            Self::Truncated { what, need, have } => write!(
+                f,
+                "truncated: {what} needs {need} bytes, only {have} are there"
+            ),
             Self::OldBootProtocol { version } => {
-                write!(f, "bzImage with boot protocol {}.{:02}; 2.08 or later is needed", version >> 8, version & 0xff)
+                write!(
+                    f,
+                    "bzImage with boot protocol {}.{:02}; 2.08 or later is needed",
+                    version >> 8,
+                    version & 0xff
+                )
             }
             Self::NoPayload => f.write_str("bzImage without a payload"),
-            Self::UnknownCompression { ref magic } => write!(f, "unknown compression: the payload starts with {}", Hex(magic)),
+            Self::UnknownCompression { ref magic } => write!(
+                f,
+                "unknown compression: the payload starts with {}",
+                Hex(magic)
+            ),
             Self::UnsupportedCompression(compression) => {
-                write!(f, "payload compressed with {compression}, which is not supported (gzip, xz, lzma, lz4, zstd are)")
+                write!(
+                    f,
+                    "payload compressed with {compression}, which is not supported (gzip, xz, lzma, lz4, zstd are)"
+                )
             }
-            Self::TooLarge { len, limit } => write!(f, "the kernel would unpack to {len} bytes, more than the limit of {limit}"),
-            Self::BufferTooSmall { need, have } => write!(f, "unpacking needs a buffer of {need} bytes, got {have}"),
+            Self::TooLarge { len, limit } => write!(
+                f,
+                "the kernel would unpack to {len} bytes, more than the limit of {limit}"
+            ),
+            Self::BufferTooSmall { need, have } => {
+                write!(f, "unpacking needs a buffer of {need} bytes, got {have}")
+            }
             Self::OutOfMemory { len } => write!(f, "no memory for unpacking {len} bytes"),
-            Self::Corrupt { compression, reason } => write!(f, "corrupt {compression} payload: {reason}"),
-            Self::NotElf { ref first } => write!(f, "the payload is not an ELF file: it starts with {}", Hex(first)),
-            Self::WrongClass { class: 1 } => f.write_str("32-bit kernel; only 64-bit kernels are supported"),
-            Self::WrongClass { class } => write!(f, "ELF file of unknown class {class}"),
-            Self::WrongByteOrder { data } => write!(f, "ELF file in byte order {data}; little-endian (1) is needed"),
-            Self::WrongMachine { machine } => write!(f, "kernel for ELF machine {machine}; x86-64 (62) is needed"),
-            Self::NotExecutable { kind } => write!(f, "ELF file of type {kind}; an executable (2 or 3) is needed"),
-            Self::BadElf(what) => write!(f, "damaged ELF file: {what}"),
-            Self::NoXenNotes => f.write_str("ELF file without Xen notes: the kernel was built without Xen PV support"),
-            Self::NoPvEntry => f.write_str("Xen notes without a PV entry point: the kernel supports PVH only"),
-            Self::WrongInterface { ref version } => {
-                write!(f, "the kernel wants interface \"{}\"; this is xen-3.0", Text(version))
+            Self::Corrupt {
+                compression,
+                reason,
+            } => write!(f, "corrupt {compression} payload: {reason}"),
+            Self::NotElf { ref first } => write!(
+                f,
+                "the payload is not an ELF file: it starts with {}",
+                Hex(first)
+            ),
+            Self::WrongClass { class: 1 } => {
+                f.write_str("32-bit kernel; only 64-bit kernels are supported")
             }
-            Self::WrongLoader => f.write_str("the kernel's notes name neither loader \"generic\" nor guest \"linux\""),
-            Self::UnknownFeature { ref name } => write!(f, "the kernel requires unknown feature \"{}\"", Text(name)),
-            Self::BadAddress { what, va } => write!(f, "{what} {va:#x} is outside the range it must lie in"),
+            Self::WrongClass { class } => write!(f, "ELF file of unknown class {class}"),
+            Self::WrongByteOrder { data } => write!(
+                f,
+                "ELF file in byte order {data}; little-endian (1) is needed"
+            ),
+            Self::WrongMachine { machine } => {
+                write!(f, "kernel for ELF machine {machine}; x86-64 (62) is needed")
+            }
+            Self::NotExecutable { kind } => write!(
+                f,
+                "ELF file of type {kind}; an executable (2 or 3) is needed"
+            ),
+            Self::BadElf(what) => write!(f, "damaged ELF file: {what}"),
+            Self::NoXenNotes => f.write_str(
+                "ELF file without Xen notes: the kernel was built without Xen PV support",
+            ),
+            Self::NoPvEntry => {
+                f.write_str("Xen notes without a PV entry point: the kernel supports PVH only")
+            }
+            Self::WrongInterface { ref version } => {
+                write!(
+                    f,
+                    "the kernel wants interface \"{}\"; this is xen-3.0",
+                    Text(version)
+                )
+            }
+            Self::WrongLoader => f.write_str(
+                "the kernel's notes name neither loader \"generic\" nor guest \"linux\"",
+            ),
+            Self::UnknownFeature { ref name } => {
+                write!(f, "the kernel requires unknown feature \"{}\"", Text(name))
+            }
+            Self::BadAddress { what, va } => {
+                write!(f, "{what} {va:#x} is outside the range it must lie in")
+            }
         }
     }
 }

@@ -30,7 +30,12 @@ pub enum Container {
 impl fmt::Display for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BzImage { protocol } => write!(f, "bzImage (protocol {}.{:02})", protocol >> 8, protocol & 0xff),
+            Self::BzImage { protocol } => write!(
+                f,
+                "bzImage (protocol {}.{:02})",
+                protocol >> 8,
+                protocol & 0xff
+            ),
             Self::Elf => f.write_str("ELF"),
             Self::Gzip => f.write_str("gzip file"),
         }
@@ -54,19 +59,34 @@ impl<'a> KernelFile<'a> {
             (Container::Elf, module)
         } else if bzimage::is_bzimage(module) {
             let image = bzimage::parse(module)?;
-            (Container::BzImage { protocol: image.protocol }, image.payload)
+            (
+                Container::BzImage {
+                    protocol: image.protocol,
+                },
+                image.payload,
+            )
         } else if Compression::detect(module) == Some(Compression::Gzip) {
             (Container::Gzip, module)
         } else {
-            return Err(ImageError::NotAKernel { len: module.len(), first: first_bytes(module) });
+            return Err(ImageError::NotAKernel {
+                len: module.len(),
+                first: first_bytes(module),
+            });
         };
         let compression =
-            Compression::detect(payload).ok_or_else(|| ImageError::UnknownCompression { magic: first_bytes(payload) })?;
+            Compression::detect(payload).ok_or_else(|| ImageError::UnknownCompression {
+                magic: first_bytes(payload),
+            })?;
         if matches!(compression, Compression::Bzip2 | Compression::Lzo) {
             return Err(ImageError::UnsupportedCompression(compression));
         }
         let unpacked_len = unpacked_len(payload, compression)?;
-        Ok(Self { container, compression, payload, unpacked_len })
+        Ok(Self {
+            container,
+            compression,
+            payload,
+            unpacked_len,
+        })
     }
 
     /// What the module is.
@@ -99,7 +119,12 @@ impl<'a> KernelFile<'a> {
     /// Errors: [`ImageError::BufferTooSmall`], [`ImageError::Corrupt`], [`ImageError::OutOfMemory`].
     pub fn unpack_into<'b>(&self, out: &'b mut [u8]) -> Result<&'b [u8], ImageError> {
         let have = out.len();
-        let out = out.get_mut(..self.unpacked_len).ok_or(ImageError::BufferTooSmall { need: self.unpacked_len, have })?;
+        let out = out
+            .get_mut(..self.unpacked_len)
+            .ok_or(ImageError::BufferTooSmall {
+                need: self.unpacked_len,
+                have,
+            })?;
         unpack::unpack(self.compression, self.payload, out)?;
         Ok(out)
     }
@@ -110,7 +135,10 @@ impl<'a> KernelFile<'a> {
             return Ok(Cow::Borrowed(stored));
         }
         let mut out = Vec::new();
-        out.try_reserve_exact(self.unpacked_len).map_err(|_| ImageError::OutOfMemory { len: self.unpacked_len })?;
+        out.try_reserve_exact(self.unpacked_len)
+            .map_err(|_| ImageError::OutOfMemory {
+                len: self.unpacked_len,
+            })?;
         out.resize(self.unpacked_len, 0);
         self.unpack_into(&mut out)?;
         Ok(Cow::Owned(out))
@@ -123,10 +151,20 @@ fn unpacked_len(payload: &[u8], compression: Compression) -> Result<usize, Image
     if compression == Compression::None {
         return Ok(payload.len());
     }
-    let trailer_at = payload.len().checked_sub(4).and_then(|at| u32_at(payload, at));
-    let len = trailer_at.ok_or(ImageError::Truncated { what: "the compressed payload", need: 4, have: payload.len() as u64 })?;
+    let trailer_at = payload
+        .len()
+        .checked_sub(4)
+        .and_then(|at| u32_at(payload, at));
+    let len = trailer_at.ok_or(ImageError::Truncated {
+        what: "the compressed payload",
+        need: 4,
+        have: payload.len() as u64,
+    })?;
     match usize::try_from(len) {
         Ok(len) if len <= MAX_UNPACKED_LEN => Ok(len),
-        _ => Err(ImageError::TooLarge { len: len.into(), limit: MAX_UNPACKED_LEN }),
+        _ => Err(ImageError::TooLarge {
+            len: len.into(),
+            limit: MAX_UNPACKED_LEN,
+        }),
     }
 }

@@ -20,13 +20,17 @@ impl Features {
     /// Whether the kernel can use the feature of this bit number.
     #[must_use]
     pub fn supports(&self, bit: u32) -> bool {
-        self.supported.checked_shr(bit).is_some_and(|bits| bits & 1 != 0)
+        self.supported
+            .checked_shr(bit)
+            .is_some_and(|bits| bits & 1 != 0)
     }
 
     /// Whether the kernel requires the feature of this bit number.
     #[must_use]
     pub fn requires(&self, bit: u32) -> bool {
-        self.required.checked_shr(bit).is_some_and(|bits| bits & 1 != 0)
+        self.required
+            .checked_shr(bit)
+            .is_some_and(|bits| bits & 1 != 0)
     }
 }
 
@@ -139,7 +143,11 @@ impl<'a> Collected<'a> {
 }
 
 /// Judges the notes of a kernel with entry point `elf_entry` and the given segments.
-pub(crate) fn read(notes: &[Note<'_>], elf_entry: u64, segments: &[Segment<'_>]) -> Result<KernelInfo, ImageError> {
+pub(crate) fn read(
+    notes: &[Note<'_>],
+    elf_entry: u64,
+    segments: &[Segment<'_>],
+) -> Result<KernelInfo, ImageError> {
     let mut collected = Collected::default();
     for note in notes {
         collected.take(*note)?;
@@ -155,7 +163,9 @@ pub(crate) fn read(notes: &[Note<'_>], elf_entry: u64, segments: &[Segment<'_>])
     }
     let version = notes.xen_version.unwrap_or_default();
     if !version.starts_with(b"xen-3.0") {
-        return Err(ImageError::WrongInterface { version: cut_to(version) });
+        return Err(ImageError::WrongInterface {
+            version: cut_to(version),
+        });
     }
     if notes.paddr_offset.is_some() && notes.virt_base.is_none() {
         return Err(ImageError::BadElf("note PADDR_OFFSET without VIRT_BASE"));
@@ -167,17 +177,26 @@ pub(crate) fn read(notes: &[Note<'_>], elf_entry: u64, segments: &[Segment<'_>])
     let entry = notes.entry.unwrap_or(elf_entry);
     let inside = |va: u64| (virt_start..virt_end).contains(&va);
     if !inside(entry) {
-        return Err(ImageError::BadAddress { what: "the entry point", va: entry });
+        return Err(ImageError::BadAddress {
+            what: "the entry point",
+            va: entry,
+        });
     }
     if let Some(va) = notes.hypercall_page
         && !(va % 4096 == 0 && inside(va) && inside(va.saturating_add(4095)))
     {
-        return Err(ImageError::BadAddress { what: "the hypercall page", va });
+        return Err(ImageError::BadAddress {
+            what: "the hypercall page",
+            va,
+        });
     }
     if let Some(va) = notes.init_p2m
         && (va % 4096 != 0 || inside(va))
     {
-        return Err(ImageError::BadAddress { what: "the initial p2m", va });
+        return Err(ImageError::BadAddress {
+            what: "the initial p2m",
+            va,
+        });
     }
     Ok(KernelInfo {
         entry,
@@ -193,14 +212,20 @@ pub(crate) fn read(notes: &[Note<'_>], elf_entry: u64, segments: &[Segment<'_>])
         features: notes.features,
         suspend_cancel: notes.suspend_cancel,
         l1_mfn_valid: notes.l1_mfn_valid,
-        phys32_entry: notes.phys32_entry.and_then(|paddr| u32::try_from(paddr).ok()),
+        phys32_entry: notes
+            .phys32_entry
+            .and_then(|paddr| u32::try_from(paddr).ok()),
         guest_os: printable(notes.guest_os),
         guest_version: printable(notes.guest_version),
     })
 }
 
 /// Virtual addresses of the first loaded byte and past the last one.
-fn loaded_range(segments: &[Segment<'_>], paddr_offset: u64, virt_base: u64) -> Result<(u64, u64), ImageError> {
+fn loaded_range(
+    segments: &[Segment<'_>],
+    paddr_offset: u64,
+    virt_base: u64,
+) -> Result<(u64, u64), ImageError> {
     const RANGE: ImageError = ImageError::BadElf("a segment lies outside the address space");
     let (mut start, mut end) = (u64::MAX, 0);
     for segment in segments {
@@ -208,7 +233,10 @@ fn loaded_range(segments: &[Segment<'_>], paddr_offset: u64, virt_base: u64) -> 
         start = start.min(first);
         end = end.max(first.checked_add(segment.mem_len).ok_or(RANGE)?);
     }
-    Ok((virt_base.checked_add(start).ok_or(RANGE)?, virt_base.checked_add(end).ok_or(RANGE)?))
+    Ok((
+        virt_base.checked_add(start).ok_or(RANGE)?,
+        virt_base.checked_add(end).ok_or(RANGE)?,
+    ))
 }
 
 /// A number of 1, 2, 4 or 8 bytes.
@@ -230,17 +258,38 @@ fn mask_and_value(desc: &[u8]) -> Option<L1MfnValid> {
         len if len >= 16 => 8,
         _ => return None,
     };
-    Some(L1MfnValid { mask: number(desc.get(..unit)?).ok()?, value: number(desc.get(unit..2 * unit)?).ok()? })
+    Some(L1MfnValid {
+        mask: number(desc.get(..unit)?).ok()?,
+        value: number(desc.get(unit..2 * unit)?).ok()?,
+    })
 }
 
 /// The features that the text note can name.
 const FEATURE_NAMES: &[(&[u8], u32)] = &[
-    (b"writable_page_tables", features::XENFEAT_WRITABLE_PAGE_TABLES),
-    (b"writable_descriptor_tables", features::XENFEAT_WRITABLE_DESCRIPTOR_TABLES),
-    (b"auto_translated_physmap", features::XENFEAT_AUTO_TRANSLATED_PHYSMAP),
-    (b"supervisor_mode_kernel", features::XENFEAT_SUPERVISOR_MODE_KERNEL),
-    (b"pae_pgdir_above_4gb", features::XENFEAT_PAE_PGDIR_ABOVE_4GB),
-    (b"hvm_callback_vector", features::XENFEAT_HVM_CALLBACK_VECTOR),
+    (
+        b"writable_page_tables",
+        features::XENFEAT_WRITABLE_PAGE_TABLES,
+    ),
+    (
+        b"writable_descriptor_tables",
+        features::XENFEAT_WRITABLE_DESCRIPTOR_TABLES,
+    ),
+    (
+        b"auto_translated_physmap",
+        features::XENFEAT_AUTO_TRANSLATED_PHYSMAP,
+    ),
+    (
+        b"supervisor_mode_kernel",
+        features::XENFEAT_SUPERVISOR_MODE_KERNEL,
+    ),
+    (
+        b"pae_pgdir_above_4gb",
+        features::XENFEAT_PAE_PGDIR_ABOVE_4GB,
+    ),
+    (
+        b"hvm_callback_vector",
+        features::XENFEAT_HVM_CALLBACK_VECTOR,
+    ),
     (b"dom0", features::XENFEAT_DOM0),
 ];
 
@@ -278,5 +327,15 @@ fn cut_to<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 /// Text for display: at most 64 characters, anything unprintable as a dot.
 fn printable(bytes: &[u8]) -> String {
-    bytes.iter().take(64).map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { *byte as char } else { '.' }).collect()
+    bytes
+        .iter()
+        .take(64)
+        .map(|byte| {
+            if byte.is_ascii_graphic() || *byte == b' ' {
+                *byte as char
+            } else {
+                '.'
+            }
+        })
+        .collect()
 }

@@ -44,9 +44,15 @@ impl Compression {
             (&[0x02, 0x21, 0x4c, 0x18], Compression::Lz4),
             (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
             (b"BZh", Compression::Bzip2),
-            (&[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a], Compression::Lzo),
+            (
+                &[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a],
+                Compression::Lzo,
+            ),
         ];
-        MAGICS.iter().find(|(magic, _)| payload.starts_with(magic)).map(|(_, compression)| *compression)
+        MAGICS
+            .iter()
+            .find(|(magic, _)| payload.starts_with(magic))
+            .map(|(_, compression)| *compression)
     }
 }
 
@@ -74,11 +80,22 @@ const ENDS_EARLY: Fault = Fault("the compressed data ends early");
 const TOO_LONG: Fault = Fault("it unpacks to more than the recorded length");
 
 /// Unpacks `payload` so that it fills `out` exactly.
-pub(crate) fn unpack(compression: Compression, payload: &[u8], out: &mut [u8]) -> Result<(), ImageError> {
-    let corrupt = |Fault(reason)| ImageError::Corrupt { compression, reason };
+pub(crate) fn unpack(
+    compression: Compression,
+    payload: &[u8],
+    out: &mut [u8],
+) -> Result<(), ImageError> {
+    let corrupt = |Fault(reason)| ImageError::Corrupt {
+        compression,
+        reason,
+    };
     let len = match compression {
         Compression::None => {
-            out.copy_from_slice(payload.get(..out.len()).ok_or_else(|| corrupt(ENDS_EARLY))?);
+            out.copy_from_slice(
+                payload
+                    .get(..out.len())
+                    .ok_or_else(|| corrupt(ENDS_EARLY))?,
+            );
             Ok(out.len())
         }
         Compression::Gzip => gzip::unpack(payload, out),
@@ -86,8 +103,16 @@ pub(crate) fn unpack(compression: Compression, payload: &[u8], out: &mut [u8]) -
         Compression::Lzma => lzma::unpack(payload, out),
         Compression::Lz4 => lz4::unpack(payload, out),
         Compression::Zstd => zstd::unpack(payload, out),
-        Compression::Bzip2 | Compression::Lzo => return Err(ImageError::UnsupportedCompression(compression)),
+        Compression::Bzip2 | Compression::Lzo => {
+            return Err(ImageError::UnsupportedCompression(compression));
+        }
     }
     .map_err(corrupt)?;
-    if len == out.len() { Ok(()) } else { Err(corrupt(Fault("it unpacks to less than the recorded length"))) }
+    if len == out.len() {
+        Ok(())
+    } else {
+        Err(corrupt(Fault(
+            "it unpacks to less than the recorded length",
+        )))
+    }
 }

@@ -15,14 +15,23 @@ const FCOMMENT: u8 = 1 << 4;
 
 /// Unpacks the first member of `payload`; returns the number of bytes written.
 pub(super) fn unpack(payload: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
-    let stream = payload.get(header_len(payload).ok_or(ENDS_EARLY)??..).ok_or(ENDS_EARLY)?;
+    let stream = payload
+        .get(header_len(payload).ok_or(ENDS_EARLY)??..)
+        .ok_or(ENDS_EARLY)?;
     let mut inflater = Box::<DecompressorOxide>::default();
-    let (status, consumed, produced) =
-        decompress(&mut inflater, stream, out, 0, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
+    let (status, consumed, produced) = decompress(
+        &mut inflater,
+        stream,
+        out,
+        0,
+        inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+    );
     match status {
         TINFLStatus::Done => {}
         TINFLStatus::HasMoreOutput => return Err(TOO_LONG),
-        TINFLStatus::FailedCannotMakeProgress | TINFLStatus::NeedsMoreInput => return Err(ENDS_EARLY),
+        TINFLStatus::FailedCannotMakeProgress | TINFLStatus::NeedsMoreInput => {
+            return Err(ENDS_EARLY);
+        }
         _ => return Err(Fault("invalid deflate stream")),
     }
     let trailer = stream.get(consumed..).ok_or(ENDS_EARLY)?;

@@ -24,7 +24,8 @@ pub(super) fn unpack(payload: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
         let room = out.get_mut(written..).unwrap_or_default();
         let room_len = room.len().min(BLOCK_LEN);
         let room = room.get_mut(..room_len).unwrap_or_default();
-        let produced = lz4_flex::block::decompress_into(block, room).map_err(|_| Fault("invalid lz4 block"))?;
+        let produced = lz4_flex::block::decompress_into(block, room)
+            .map_err(|_| Fault("invalid lz4 block"))?;
         if produced == 0 {
             return Err(Fault("empty lz4 block"));
         }

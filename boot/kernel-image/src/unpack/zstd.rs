@@ -9,6 +9,10 @@ pub(super) fn unpack(payload: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     let mut decoder = FrameDecoder::new();
     decoder.set_max_window_size(MAX_UNPACKED_LEN as u64);
     // The length trailer behind the frame would be taken for another frame.
-    let frame = payload.split_last_chunk::<4>().map_or(payload, |(frame, _)| frame);
-    decoder.decode_all(frame, out).map_err(|_| Fault("invalid zstd stream"))
+    let frame = payload
+        .split_last_chunk::<4>()
+        .map_or(payload, |(frame, _)| frame);
+    decoder
+        .decode_all(frame, out)
+        .map_err(|_| Fault("invalid zstd stream"))
 }
