@@ -83,6 +83,9 @@ pub trait Platform {
     /// Writes PCI configuration space.
     fn pci_write(&self, function: PciAddress, offset: u16, bytes: u8, value: u32);
 
+    /// Writes an aligned 32-bit register of a device: the MSI-X table of a function that dom0 drives.
+    fn mmio_write(&self, at: oxen_types::Maddr, value: u32);
+
     /// The frames of an MMIO range are to be left to the hypervisor: the local APICs, the I/O APICs, the HPET where it is the clock.
     fn is_hypervisor_mmio(&self, mfn: oxen_types::Mfn) -> bool;
 
