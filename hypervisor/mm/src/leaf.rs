@@ -1,0 +1,176 @@
+//! Level-1 entries: the references that they hold, and the path that every mapping a guest makes takes.
+
+use crate::entry::{self, PRESENT, RW};
+use crate::record::{Kind, Refs};
+use crate::{FrameType, Hardware, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext, Purpose};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use oxen_hal::FrameMeta;
+use oxen_types::{Mfn, PT_ENTRIES};
+
+impl<M: Hardware> Mm<M> {
+    /// Replaces entry `index` of `table`, a validated level-1 table of the context's owner.
+    #[inline]
+    pub(crate) fn mod_l1<P: MmioPolicy>(
+        &self,
+        ctx: &mut MmuContext<'_, P>,
+        table: Mfn,
+        index: usize,
+        new: u64,
+        preserve_ad: bool,
+    ) -> Result<(), MmError> {
+        let old = self.machine.read_entry(table, index);
+        let mut new = new;
+        if new & PRESENT != 0 {
+            if new & ctx.l1_disallowed != 0 {
+                return Err(MmError::Flags { level: Level::L1, entry: new });
+            }
+            if (old ^ new) & !entry::HARMLESS == 0 {
+                self.store_entry(table, index, old, entry::adjust_l1(new), preserve_ad);
+                return Ok(());
+            }
+            new = self.get_leaf(ctx, new)?;
+        }
+        self.store_entry(table, index, old, new, preserve_ad);
+        if old & PRESENT != 0 {
+            self.put_leaf(ctx, old);
+        }
+        Ok(())
+    }
+
+    /// Takes the reference that a present level-1 entry holds. The entry's flags have been checked. Gives the form to store.
+    #[inline]
+    pub(crate) fn get_leaf<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, new: u64) -> Result<u64, MmError> {
+        let mfn = entry::frame(new);
+        let Some(meta) = self.machine.meta(mfn) else {
+            return get_mmio(ctx, new);
+        };
+        let refs = meta.refs.load(Acquire);
+        if refs & Refs::IDENTITY != ctx.leaf_identity {
+            return Err(self.leaf_owner_error(ctx, mfn, Refs(refs)));
+        }
+        // Both words are changed by the common case here and by the rare ones in the called functions.
+        let taken = if new & RW != 0 {
+            let kind = Kind(meta.kind.load(Relaxed));
+            kind.can_share(FrameType::Writable)
+                && meta.kind.compare_exchange(kind.0, kind.0 + Kind::COUNT_UNIT, AcqRel, Relaxed).is_ok()
+                && self.still_owned(ctx, mfn, meta)?
+        } else {
+            refs & Refs::COUNT != Refs::COUNT && meta.refs.compare_exchange(refs, refs + 1, Acquire, Relaxed).is_ok()
+        };
+        if !taken {
+            self.get_leaf_slowly(ctx, mfn, meta, new)?;
+        }
+        if ctx.is_foreign() && !Refs(refs).has(Refs::FOREIGN) {
+            meta.refs.fetch_or(Refs::FOREIGN, AcqRel);
+        }
+        Ok(entry::adjust_l1(new))
+    }
+
+    /// After a use was counted by the word alone: the frame cannot change hands any more, but it may just have.
+    #[inline]
+    fn still_owned<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, mfn: Mfn, meta: &FrameMeta) -> Result<bool, MmError> {
+        let refs = meta.refs.load(Acquire);
+        if refs & Refs::IDENTITY == ctx.leaf_identity {
+            return Ok(true);
+        }
+        self.drop_use(mfn, meta);
+        Err(self.leaf_owner_error(ctx, mfn, Refs(refs)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_leaf_slowly<P: MmioPolicy>(
+        &self,
+        ctx: &MmuContext<'_, P>,
+        mfn: Mfn,
+        meta: &FrameMeta,
+        new: u64,
+    ) -> Result<(), MmError> {
+        let result = if new & RW != 0 {
+            let dirty_cpus = (!ctx.is_foreign()).then_some(ctx.dirty_cpus);
+            self.get_use(mfn, meta, ctx.foreign, FrameType::Writable, dirty_cpus)
+        } else {
+            self.count_page(mfn, meta, ctx.foreign)
+        };
+        result.map_err(for_mapping)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leaf_owner_error<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, mfn: Mfn, refs: Refs) -> MmError {
+        for_mapping(self.owner_error(mfn, refs, ctx.foreign))
+    }
+
+    /// Drops the reference that a present level-1 entry held.
+    #[inline]
+    pub(crate) fn put_leaf<P>(&self, ctx: &mut MmuContext<'_, P>, old: u64) {
+        let mfn = entry::frame(old);
+        let Some(meta) = self.machine.meta(mfn) else { return };
+        if old & RW != 0 {
+            self.drop_use(mfn, meta);
+        } else {
+            if meta.kind.load(Relaxed) & Kind::TYPE == Kind::bits(FrameType::SegDesc) {
+                ctx.effects.ldt_stale = true;
+            }
+            self.put_page(mfn, meta);
+        }
+    }
+
+    /// Checks all entries of a level-1 table and takes their references; on failure none is held.
+    pub(crate) fn validate_l1<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, table: Mfn) -> Result<(), MmError> {
+        for index in 0..PT_ENTRIES {
+            let old = self.machine.read_entry(table, index);
+            if old & PRESENT == 0 {
+                continue;
+            }
+            let checked = if old & ctx.l1_disallowed != 0 {
+                Err(MmError::Flags { level: Level::L1, entry: old })
+            } else {
+                self.get_leaf(ctx, old)
+            };
+            match checked {
+                Ok(new) if new == old => {}
+                Ok(new) => self.machine.write_entry(table, index, new),
+                Err(error) => {
+                    self.put_leaves(ctx, table, index);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the references that the entries below `end` of a level-1 table hold.
+    pub(crate) fn put_leaves<P>(&self, ctx: &mut MmuContext<'_, P>, table: Mfn, end: usize) {
+        for index in 0..end {
+            let old = self.machine.read_entry(table, index);
+            if old & PRESENT != 0 {
+                self.put_leaf(ctx, old);
+            }
+        }
+    }
+}
+
+/// An entry for a frame number that is not RAM: no reference, but a permission.
+#[cold]
+#[inline(never)]
+fn get_mmio<P: MmioPolicy>(ctx: &MmuContext<'_, P>, new: u64) -> Result<u64, MmError> {
+    let mfn = entry::frame(new);
+    match ctx.mmio.mmio_access(mfn) {
+        MmioAccess::ReadWrite => Ok(entry::adjust_l1(new)),
+        MmioAccess::ReadOnly => Ok(entry::adjust_l1(new & !RW)),
+        // The frame number with all bits set is how guests write an invalid one.
+        MmioAccess::Refused if mfn == entry::frame(u64::MAX) => Err(MmError::NotRam(mfn)),
+        MmioAccess::Refused => Err(MmError::Mmio(mfn)),
+    }
+}
+
+/// The error as level-1 entries report it.
+fn for_mapping(error: MmError) -> MmError {
+    match error {
+        MmError::Owner { mfn, expected, actual, .. } => MmError::Owner { mfn, expected, actual, purpose: Purpose::Mapping },
+        MmError::Type { mfn, expected, actual, .. } => MmError::Type { mfn, expected, actual, purpose: Purpose::Mapping },
+        MmError::Full(mfn) => MmError::InUse(mfn),
+        other => other,
+    }
+}
