@@ -97,9 +97,9 @@ impl<'a> Headers<'a> {
         };
         let header_cut = cut("the ELF header", HEADER_LEN as u64);
         // The class comes first: a 32-bit file is told apart even where its shorter header is all there is.
-        match elf.get(4).ok_or(header_cut)? {
-            &CLASS_64 => {}
-            &class => return Err(ImageError::WrongClass { class }),
+        match *elf.get(4).ok_or(header_cut)? {
+            CLASS_64 => {}
+            class => return Err(ImageError::WrongClass { class }),
         }
         let header = elf.get(..HEADER_LEN).ok_or(header_cut)?;
         let half = |offset| u16_at(header, offset).ok_or(header_cut);

@@ -1,0 +1,195 @@
+//! The values that a command line sets.
+
+use crate::dom0::{Dom0Mem, Dom0Vcpus};
+use crate::serial::ComPort;
+use alloc::string::String;
+
+/// How serious a message is; each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Nothing.
+    None,
+    /// Errors.
+    Error,
+    /// Warnings.
+    Warning,
+    /// Information.
+    Info,
+    /// Everything.
+    Debug,
+}
+
+/// Which messages are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogThreshold {
+    /// Up to this level always.
+    pub always: LogLevel,
+    /// Up to this level at a limited rate; at least `always`.
+    pub rate_limited: LogLevel,
+}
+
+impl LogThreshold {
+    /// Reads `<level>[/<rate-limited level>]`.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let level = |text: &str| match text {
+            "none" => Some(LogLevel::None),
+            "error" => Some(LogLevel::Error),
+            "warning" => Some(LogLevel::Warning),
+            "info" => Some(LogLevel::Info),
+            "debug" | "all" => Some(LogLevel::Debug),
+            _ => None,
+        };
+        let (always, limited) = text.split_once('/').unwrap_or((text, text));
+        let (always, limited) = (level(always)?, level(limited)?);
+        Some(Self {
+            always,
+            rate_limited: limited.max(always),
+        })
+    }
+}
+
+/// Where the hypervisor's messages go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsoleSet {
+    /// The first serial port.
+    pub com1: bool,
+    /// The second serial port.
+    pub com2: bool,
+    /// The screen.
+    pub vga: bool,
+}
+
+impl ConsoleSet {
+    /// Reads a list of `com1`, `com2`, `vga`, `none`; later items add to earlier ones, `none` starts over.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let mut set = Self::default();
+        for item in text.split(',') {
+            match item {
+                "com1" => set.com1 = true,
+                "com2" => set.com2 = true,
+                "vga" => set.vga = true,
+                "none" => set = Self::default(),
+                _ => return None,
+            }
+        }
+        Some(set)
+    }
+}
+
+/// What keeps the hypervisor's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockSource {
+    /// The time-stamp counter.
+    Tsc,
+    /// The high-precision event timer.
+    Hpet,
+    /// The ACPI power-management timer.
+    Acpi,
+    /// The 8254 timer.
+    Pit,
+}
+
+/// How much of ACPI to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acpi {
+    /// All of it.
+    #[default]
+    On,
+    /// Only the processor list.
+    CpusOnly,
+    /// Everything but interrupt routing.
+    NoIrq,
+    /// Nothing.
+    Off,
+}
+
+/// Everything that the command line can set, with the defaults where it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `dom0_mem=`
+    pub dom0_mem: Dom0Mem,
+    /// `dom0_max_vcpus=`
+    pub dom0_max_vcpus: Dom0Vcpus,
+    /// `dom0_vcpus_pin`
+    pub dom0_vcpus_pin: bool,
+    /// `com1=`; `None` leaves the port alone.
+    pub com1: Option<ComPort>,
+    /// `com2=`; `None` leaves the port alone.
+    pub com2: Option<ComPort>,
+    /// `console=`
+    pub console: ConsoleSet,
+    /// `loglvl=`
+    pub loglvl: LogThreshold,
+    /// `guest_loglvl=`
+    pub guest_loglvl: LogThreshold,
+    /// `conring_size=`, in bytes.
+    pub conring_len_bytes: u64,
+    /// `sync_console`
+    pub sync_console: bool,
+    /// `vga=keep`
+    pub vga_keep: bool,
+    /// `noreboot`
+    pub noreboot: bool,
+    /// `maxcpus=`; `None` for all.
+    pub maxcpus: Option<u32>,
+    /// `nosmp`
+    pub nosmp: bool,
+    /// `x2apic=`
+    pub x2apic: bool,
+    /// `smep=`
+    pub smep: bool,
+    /// `smap=`
+    pub smap: bool,
+    /// `pcid=`
+    pub pcid: bool,
+    /// `acpi=`
+    pub acpi: Acpi,
+    /// `clocksource=`; `None` for the best there is.
+    pub clocksource: Option<ClockSource>,
+    /// `noirqbalance`
+    pub noirqbalance: bool,
+    /// `watchdog`
+    pub watchdog: bool,
+    /// What follows ` -- `: appended to the kernel command line of domain 0.
+    pub dom0_args: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            dom0_mem: Dom0Mem::default(),
+            dom0_max_vcpus: Dom0Vcpus::default(),
+            dom0_vcpus_pin: false,
+            com1: None,
+            com2: None,
+            console: ConsoleSet {
+                com1: true,
+                com2: false,
+                vga: true,
+            },
+            loglvl: LogThreshold {
+                always: LogLevel::Warning,
+                rate_limited: LogLevel::Warning,
+            },
+            guest_loglvl: LogThreshold {
+                always: LogLevel::None,
+                rate_limited: LogLevel::Warning,
+            },
+            conring_len_bytes: 1 << 20,
+            sync_console: false,
+            vga_keep: false,
+            noreboot: false,
+            maxcpus: None,
+            nosmp: false,
+            x2apic: true,
+            smep: true,
+            smap: true,
+            pcid: true,
+            acpi: Acpi::default(),
+            clocksource: None,
+            noirqbalance: false,
+            watchdog: false,
+            dom0_args: String::new(),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The table of options.
+
+use crate::dom0::{Dom0Mem, Dom0Vcpus};
+use crate::options::{Acpi, ClockSource, ConsoleSet, LogThreshold, Options};
+use crate::serial::ComPort;
+use crate::value;
+
+/// Whether this version acts on an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It does.
+    Honoured,
+    /// It does not yet; giving the option is reported.
+    NoEffect,
+}
+
+/// How an option's value is read and stored.
+#[derive(Clone, Copy)]
+pub(crate) enum Setter {
+    /// A truth value: `name`, `no-name` or `name=<boolean>`.
+    Switch(fn(&mut Options, bool)),
+    /// The bare name, which asks for what is so anyway.
+    Bare,
+    /// Any other value; `None` where the text is none that the option knows.
+    Value(fn(&mut Options, &str) -> Option<()>),
+}
+
+/// One option.
+pub struct OptionSpec {
+    /// Its name, as on the command line.
+    pub name: &'static str,
+    /// What its value may be; empty for switches.
+    pub syntax: &'static str,
+    /// What holds where it is not given.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Whether this version acts on it.
+    pub status: Status,
+    pub(crate) setter: Setter,
+}
+
+/// What a switch's value may be.
+pub(crate) const SWITCH_SYNTAX: &str = "<boolean>";
+
+const COM_SYNTAX: &str = "<baud>|auto[/<clock-hz>][,<data><parity><stop>[,<io-base>[,<irq>]]]";
+const LEVEL_SYNTAX: &str =
+    "<level>[/<rate-limited level>] of none, error, warning, info, debug, all";
+
+/// Every option, in the order of the documentation.
+pub static TABLE: &[OptionSpec] = &[
+    OptionSpec {
+        name: "dom0_mem",
+        syntax: "<amount>[,min:<amount>][,max:<amount>]",
+        default: "a quarter of the memory, at least 1 GiB, at most 4 GiB",
+        help: "Memory of domain 0. An amount is a size with suffix B, K, M, G or T (K where there is none), a percentage of the machine's \
+               memory such as `25%`, or both, `512M+10%`. A minus sign in front means all memory but that amount. `max:` also bounds \
+               later growth. Domain 0 gets what is free where it asks for more.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| set(&mut options.dom0_mem, Dom0Mem::read(text))),
+    },
+    OptionSpec {
+        name: "dom0_max_vcpus",
+        syntax: "<n>|<min>-<max>|<min>-|-<max>",
+        default: "one for each processor",
+        help: "Number of domain 0's vCPUs, or bounds for it.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| {
+            set(&mut options.dom0_max_vcpus, Dom0Vcpus::read(text))
+        }),
+    },
+    OptionSpec {
+        name: "dom0_vcpus_pin",
+        syntax: "",
+        default: "off",
+        help: "Binds each vCPU of domain 0 to the processor of the same number.",
+        status: Status::Honoured,
+        setter: Setter::Switch(|options, on| options.dom0_vcpus_pin = on),
+    },
+    OptionSpec {
+        name: "com1",
+        syntax: COM_SYNTAX,
+        default: "the port is not used",
+        help: "Sets up the first serial port, for instance `com1=115200,8n1`. `auto` keeps the rate that the firmware set. Parts may be \
+               left empty; the usual I/O base is 0x3f8, the usual interrupt 4, and interrupt 0 means polling.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| {
+            set(&mut options.com1, ComPort::read(text).map(Some))
+        }),
+    },
+    OptionSpec {
+        name: "com2",
+        syntax: COM_SYNTAX,
+        default: "the port is not used",
+        help: "As `com1`; the usual I/O base is 0x2f8, the usual interrupt 3.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| {
+            set(&mut options.com2, ComPort::read(text).map(Some))
+        }),
+    },
+    OptionSpec {
+        name: "console",
+        syntax: "<list of com1, com2, vga, none>",
+        default: "com1,vga",
+        help: "Where the hypervisor's messages go. A serial port counts only where `com1=` or `com2=` sets it up.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| set(&mut options.console, ConsoleSet::read(text))),
+    },
+    OptionSpec {
+        name: "loglvl",
+        syntax: LEVEL_SYNTAX,
+        default: "warning",
+        help: "Which of the hypervisor's own messages are shown: up to the first level always, up to the second at a limited rate.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| set(&mut options.loglvl, LogThreshold::read(text))),
+    },
+    OptionSpec {
+        name: "guest_loglvl",
+        syntax: LEVEL_SYNTAX,
+        default: "none/warning",
+        help: "As `loglvl`, for messages that a guest causes.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| {
+            set(&mut options.guest_loglvl, LogThreshold::read(text))
+        }),
+    },
+    OptionSpec {
+        name: "conring_size",
+        syntax: "<size>",
+        default: "1M",
+        help: "Size of the ring that keeps messages for `xm dmesg`; rounded up to a power of two, 16 KiB to 64 MiB.",
+        status: Status::NoEffect,
+        setter: Setter::Value(|options, text| {
+            set(
+                &mut options.conring_len_bytes,
+                value::size(text).and_then(conring_len),
+            )
+        }),
+    },
+    OptionSpec {
+        name: "sync_console",
+        syntax: "",
+        default: "off",
+        help: "Writes every message out before going on. Slow; for finding hangs.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.sync_console = on),
+    },
+    OptionSpec {
+        name: "vga",
+        syntax: "current|keep|current,keep",
+        default: "current",
+        help: "The screen mode is the one that the boot loader set (in GRUB: `gfxpayload`). `keep` goes on writing to the screen after \
+               domain 0 has taken it.",
+        status: Status::NoEffect,
+        setter: Setter::Value(|options, text| set(&mut options.vga_keep, vga_keep(text))),
+    },
+    OptionSpec {
+        name: "noreboot",
+        syntax: "",
+        default: "off",
+        help: "Stops the machine after a fatal error, instead of rebooting it after five seconds.",
+        status: Status::Honoured,
+        setter: Setter::Switch(|options, on| options.noreboot = on),
+    },
+    OptionSpec {
+        name: "maxcpus",
+        syntax: "<n>",
+        default: "all",
+        help: "Starts at most this many processors.",
+        status: Status::Honoured,
+        setter: Setter::Value(|options, text| {
+            let n = u32::try_from(value::number(text)?)
+                .ok()
+                .filter(|n| *n != 0)?;
+            set(&mut options.maxcpus, Some(Some(n)))
+        }),
+    },
+    OptionSpec {
+        name: "nosmp",
+        syntax: "",
+        default: "off",
+        help: "Starts only the boot processor.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.nosmp = on),
+    },
+    OptionSpec {
+        name: "sched",
+        syntax: "credit2",
+        default: "credit2",
+        help: "The scheduler. There is one.",
+        status: Status::Honoured,
+        setter: Setter::Value(|_, text| (text == "credit2").then_some(())),
+    },
+    OptionSpec {
+        name: "lapic",
+        syntax: "",
+        default: "on",
+        help: "Uses the local APIC even where the firmware left it off, which is done anyway: it cannot be switched off.",
+        status: Status::Honoured,
+        setter: Setter::Bare,
+    },
+    OptionSpec {
+        name: "x2apic",
+        syntax: "",
+        default: "on",
+        help: "Uses the local APIC's x2APIC mode where the processor has it.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.x2apic = on),
+    },
+    OptionSpec {
+        name: "smep",
+        syntax: "",
+        default: "on",
+        help: "Uses supervisor-mode execution prevention where the processor has it.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.smep = on),
+    },
+    OptionSpec {
+        name: "smap",
+        syntax: "",
+        default: "on",
+        help: "Uses supervisor-mode access prevention where the processor has it.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.smap = on),
+    },
+    OptionSpec {
+        name: "pcid",
+        syntax: "",
+        default: "on",
+        help: "Uses process-context identifiers where the processor has them.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.pcid = on),
+    },
+    OptionSpec {
+        name: "acpi",
+        syntax: "force|ht|noirq|off",
+        default: "all of ACPI",
+        help: "How much of ACPI to use: `ht` only the processor list, `noirq` everything but interrupt routing, `off` nothing.",
+        status: Status::NoEffect,
+        setter: Setter::Value(|options, text| set(&mut options.acpi, acpi(text))),
+    },
+    OptionSpec {
+        name: "clocksource",
+        syntax: "tsc|hpet|acpi|pit",
+        default: "the best there is",
+        help: "What keeps the hypervisor's time.",
+        status: Status::NoEffect,
+        setter: Setter::Value(|options, text| {
+            set(&mut options.clocksource, clocksource(text).map(Some))
+        }),
+    },
+    OptionSpec {
+        name: "noirqbalance",
+        syntax: "",
+        default: "off",
+        help: "Leaves interrupts on the processors that they were bound to first.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.noirqbalance = on),
+    },
+    OptionSpec {
+        name: "watchdog",
+        syntax: "",
+        default: "off",
+        help: "Reports a processor that has not handled a timer for five seconds as a fatal error.",
+        status: Status::NoEffect,
+        setter: Setter::Switch(|options, on| options.watchdog = on),
+    },
+];
+
+/// Stores a value that could be read.
+fn set<T>(place: &mut T, value: Option<T>) -> Option<()> {
+    *place = value?;
+    Some(())
+}
+
+fn conring_len(len: u64) -> Option<u64> {
+    len.checked_next_power_of_two()
+        .map(|len| len.max(16 << 10))
+        .filter(|len| *len <= 64 << 20)
+}
+
+fn vga_keep(text: &str) -> Option<bool> {
+    match text {
+        "current" => Some(false),
+        "keep" | "current,keep" => Some(true),
+        _ => None,
+    }
+}
+
+fn acpi(text: &str) -> Option<Acpi> {
+    match text {
+        "force" => Some(Acpi::On),
+        "ht" => Some(Acpi::CpusOnly),
+        "noirq" => Some(Acpi::NoIrq),
+        _ => match value::boolean(text)? {
+            true => Some(Acpi::On),
+            false => Some(Acpi::Off),
+        },
+    }
+}
+
+fn clocksource(text: &str) -> Option<ClockSource> {
+    match text {
+        "tsc" => Some(ClockSource::Tsc),
+        "hpet" => Some(ClockSource::Hpet),
+        "acpi" => Some(ClockSource::Acpi),
+        "pit" => Some(ClockSource::Pit),
+        _ => None,
+    }
+}
