@@ -1,0 +1,123 @@
+//! `domctl`: domains.
+
+use crate::bitmap::CpuMap;
+use crate::error::{Error, Result};
+use crate::privcmd::Xen;
+use oxen_abi::domctl::{
+    Domctl, DomctlCmd, GetDomainInfo, GetVcpuInfo, VCPUAFFINITY_HARD, VCPUAFFINITY_SOFT,
+    VcpuAffinity as AffinityArgument, XEN_DOMCTL_INTERFACE_VERSION,
+};
+use oxen_abi::xen::XenctlBitmap;
+use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
+use oxen_abi::{Errno, Hypercall};
+
+/// The pCPUs that a vCPU may run on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VcpuAffinity {
+    /// Where it may run.
+    pub hard: CpuMap,
+    /// Where it had better run.
+    pub soft: CpuMap,
+}
+
+impl Xen {
+    /// The state of domain `domid`.
+    pub fn domain(&self, domid: u16) -> Result<GetDomainInfo> {
+        let call = "domctl getdomaininfo";
+        // SAFETY: the structure holds no addresses.
+        let info = unsafe {
+            self.domctl(
+                call,
+                DomctlCmd::GETDOMAININFO,
+                domid,
+                &GetDomainInfo::default(),
+            )?
+        };
+        // For an id that does not exist the hypervisor answers with the next domain.
+        if info.domain == domid {
+            Ok(info)
+        } else {
+            Err(Error::NoSuchDomain { domid })
+        }
+    }
+
+    /// The state of vCPU `vcpu` of domain `domid`; `None` when it was never created.
+    pub fn vcpu(&self, domid: u16, vcpu: u32) -> Result<Option<GetVcpuInfo>> {
+        let argument = GetVcpuInfo {
+            vcpu,
+            ..GetVcpuInfo::default()
+        };
+        // SAFETY: the structure holds no addresses.
+        match unsafe {
+            self.domctl(
+                "domctl getvcpuinfo",
+                DomctlCmd::GETVCPUINFO,
+                domid,
+                &argument,
+            )
+        } {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::NoSuchDomain { .. }) => {
+                // The same error says that the vCPU does not exist; the domain may.
+                self.domain(domid)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where vCPU `vcpu` of domain `domid` may run. `nr_cpus` bounds the pCPU numbers.
+    pub fn vcpu_affinity(&self, domid: u16, vcpu: u32, nr_cpus: u32) -> Result<VcpuAffinity> {
+        let bytes = nr_cpus.div_ceil(8) as usize;
+        let (hard, soft) = (self.buffer(bytes)?, self.buffer(bytes)?);
+        let bitmap = |address| XenctlBitmap {
+            bitmap: address,
+            nr_bits: nr_cpus,
+            ..XenctlBitmap::default()
+        };
+        let argument = AffinityArgument {
+            vcpu,
+            flags: VCPUAFFINITY_HARD | VCPUAFFINITY_SOFT,
+            cpumap_hard: bitmap(hard.handle()),
+            cpumap_soft: bitmap(soft.handle()),
+        };
+        // SAFETY: both handles' buffers have room for `nr_bits` bits.
+        unsafe {
+            self.domctl(
+                "domctl getvcpuaffinity",
+                DomctlCmd::GETVCPUAFFINITY,
+                domid,
+                &argument,
+            )?
+        };
+        Ok(VcpuAffinity {
+            hard: CpuMap::from_bytes(hard.bytes(), nr_cpus),
+            soft: CpuMap::from_bytes(soft.bytes(), nr_cpus),
+        })
+    }
+
+    /// Makes a domctl and returns its payload as the hypervisor left it.
+    ///
+    /// # Safety
+    ///
+    /// `T` is the payload of `cmd`; addresses in it as for [`Xen::hypercall`].
+    unsafe fn domctl<T: IntoBytes + FromBytes + Immutable>(
+        &self,
+        call: &'static str,
+        cmd: DomctlCmd,
+        domid: u16,
+        payload: &T,
+    ) -> Result<T> {
+        let domctl = Domctl::new(cmd, domid, payload);
+        // SAFETY: the argument is the whole structure; the caller vouches for the addresses in its payload.
+        let answer = unsafe { self.hypercall_in_out(call, Hypercall::DOMCTL, None, &domctl) }
+            .map_err(|error| match error {
+                Error::Hypercall {
+                    errno: Errno::ESRCH,
+                    ..
+                } => Error::NoSuchDomain { domid },
+                other => other.or_interface_version(XEN_DOMCTL_INTERFACE_VERSION),
+            })?;
+        Ok(answer.u.read())
+    }
+}
