@@ -25,6 +25,9 @@
 //! mm.pin(&mut ctx, mfn, Level::L4)?;  mm.unpin(&mut ctx, mfn)?;
 //! let root = mm.get_table(&mut ctx, mfn, Level::L4)?;           // CR3; later put_table(&mut ctx, root)
 //! mm.walk(root.mfn(), va);
+//! let gdt = mm.get_descriptors(&mut ctx, mfn)?;                 // set_gdt, LDT pages; later put_typed(gdt)
+//! mm.update_descriptor(&mut ctx, mfn, index, descriptor)?;
+//! mm.relinquish(&mut ctx, &mut cursor)?;                        // a dying domain
 //! ctx.effects                                                   // what is left to the caller
 //! ```
 //!
@@ -46,7 +49,9 @@ mod leaf;
 mod memory;
 mod record;
 mod refs;
+mod segment;
 mod table;
+mod teardown;
 mod update;
 mod walk;
 
@@ -57,6 +62,7 @@ pub use error::{MmError, Purpose};
 pub use memory::{FrameBlock, SharedFrame};
 pub use record::{FrameType, Level};
 pub use refs::{FrameInfo, HeldPage, HeldTyped, PageRef, TypedRef};
+pub use segment::checked_descriptor;
 pub use table::HeldTable;
 pub use update::MappingRef;
 pub use walk::Translation;

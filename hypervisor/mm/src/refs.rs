@@ -151,10 +151,6 @@ impl<M: Hardware> Mm<M> {
         PageRef { mm: self, mfn: held.0 }
     }
 
-    pub(crate) const fn typed_ref(&self, mfn: Mfn) -> TypedRef<'_, M> {
-        TypedRef { mm: self, mfn }
-    }
-
     /// The owner of a frame, at this moment.
     #[must_use]
     pub fn owner(&self, mfn: Mfn) -> Option<DomId> {
