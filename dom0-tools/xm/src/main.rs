@@ -1,3 +1,115 @@
-//! The `xm` command.
+//! The `xm` command: looks at and controls the hypervisor and its domains from domain 0.
+//!
+//! `cli` is the command line, `host` asks the hypervisor and the kernel, `model` holds what they said, `text` lays it out.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod exit;
+mod host;
+mod model;
+mod text;
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command};
+use exit::Failure;
+use host::Host;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli).and_then(|output| print(&output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xm: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Carries the command out and returns what to print.
+fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
+    match &cli.command {
+        Command::Info { numa } => {
+            let info = Host::open()?.info(*numa)?;
+            Ok(render(cli.json, &info, text::info))
+        }
+        Command::List { domains } => {
+            let list = cli::select(Host::open()?.domains()?, domains)?;
+            Ok(render(cli.json, &list, |list| text::list(list)))
+        }
+        Command::VcpuList { domains } => {
+            let host = Host::open()?;
+            let vcpus = host.vcpus(cli::select(host.domains()?, domains)?)?;
+            Ok(render(cli.json, &vcpus, |vcpus| text::vcpu_list(vcpus)))
+        }
+        Command::Uptime { domains } => {
+            let uptimes = host::uptimes(cli::select(Host::open()?.domains()?, domains)?);
+            Ok(render(cli.json, &uptimes, |uptimes| text::uptime(uptimes)))
+        }
+        Command::Dmesg { clear } => {
+            let ring = Host::open()?.dmesg(*clear)?;
+            Ok(if cli.json {
+                json(&model::lines(&ring))
+            } else {
+                ring
+            })
+        }
+        Command::DebugKeys { keys } => {
+            Host::open()?.debug_keys(keys)?;
+            Ok(if cli.json {
+                json(&serde_json::json!({ "keys": keys }))
+            } else {
+                Vec::new()
+            })
+        }
+        Command::Help { command } => help(cli.json, command.as_deref()),
+    }
+}
+
+/// The help of one command, or of all.
+fn help(as_json: bool, command: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let mut root = Cli::command();
+    root.build();
+    let mut selected = match command {
+        None => root,
+        Some(name) => root
+            .find_subcommand(name)
+            .cloned()
+            .ok_or_else(|| Failure::NoSuchCommand(name.to_owned()))?,
+    };
+    if as_json {
+        return Ok(json(&cli::describe(&selected)));
+    }
+    Ok(selected.render_long_help().to_string().into_bytes())
+}
+
+/// `value` as JSON, or as text.
+fn render<T: serde::Serialize>(
+    as_json: bool,
+    value: &T,
+    as_text: impl FnOnce(&T) -> String,
+) -> Vec<u8> {
+    if as_json {
+        json(value)
+    } else {
+        as_text(value).into_bytes()
+    }
+}
+
+/// `value` as indented JSON and a newline.
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    // Everything here has string keys and finite numbers, the only things that JSON could refuse.
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Writes to standard output. A reader that went away is no failure.
+fn print(output: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(output).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        _ => Ok(()),
+    }
+}

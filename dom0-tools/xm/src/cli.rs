@@ -1,0 +1,137 @@
+//! The command line.
+
+use crate::exit::{EXIT_CODES, Failure};
+use crate::model::Domain;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+/// Looks at and controls the hypervisor and its domains from domain 0.
+#[derive(Debug, Parser)]
+#[command(name = "xm", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Describe the host and the hypervisor.
+    Info {
+        /// Also describe where processors and memory are.
+        #[arg(short, long)]
+        numa: bool,
+    },
+    /// List domains: name, id, memory in MiB, vCPUs, state and processor time.
+    ///
+    /// State letters: r some vCPU runs, b all wait, p paused, s shut down, c crashed, d being destroyed.
+    List {
+        /// Names or ids; all domains when none is given.
+        domains: Vec<String>,
+    },
+    /// List vCPUs: where they are, their state, processor time and where they may run.
+    VcpuList {
+        /// Names or ids; all domains when none is given.
+        domains: Vec<String>,
+    },
+    /// Say how long domains have been running.
+    Uptime {
+        /// Names or ids; all domains when none is given.
+        domains: Vec<String>,
+    },
+    /// Print the hypervisor's messages.
+    Dmesg {
+        /// Forget them after printing.
+        #[arg(short, long)]
+        clear: bool,
+    },
+    /// Press keys on the hypervisor's console; `xm dmesg` then shows what they did. Key h lists the keys.
+    DebugKeys {
+        /// The keys, such as `h` or `q`.
+        keys: String,
+    },
+    /// Describe a command, or list all commands.
+    Help {
+        /// The command.
+        command: Option<String>,
+    },
+}
+
+/// The domains among `all` that `wanted` names, in that order; all when it names none.
+pub fn select(all: Vec<Domain>, wanted: &[String]) -> Result<Vec<Domain>, Failure> {
+    if wanted.is_empty() {
+        return Ok(all);
+    }
+    wanted
+        .iter()
+        .map(|name| {
+            let id: Option<u16> = name.parse().ok();
+            let found = all
+                .iter()
+                .find(|domain| Some(domain.id) == id || domain.name.as_deref() == Some(name));
+            found
+                .cloned()
+                .ok_or_else(|| Failure::NoSuchDomain(name.clone()))
+        })
+        .collect()
+}
+
+/// A command as `help --json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Description {
+    name: String,
+    about: String,
+    usage: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    commands: Vec<Description>,
+}
+
+/// Describes `command` and those below it.
+pub fn describe(command: &clap::Command) -> Description {
+    Description {
+        name: command.get_name().to_owned(),
+        about: command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        usage: command.clone().render_usage().to_string(),
+        commands: command.get_subcommands().map(describe).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_accepted_before_and_after_the_command() {
+        assert!(Cli::parse_from(["xm", "--json", "list"]).json);
+        assert!(Cli::parse_from(["xm", "list", "--json"]).json);
+        assert!(Cli::parse_from(["xm", "help", "--json"]).json);
+    }
+
+    #[test]
+    fn domains_are_found_by_id_and_by_name() {
+        let all = || vec![Domain::named(0, "Domain-0"), Domain::named(3, "web")];
+        let ids = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            select(all(), &wanted)
+                .map(|list| list.iter().map(|domain| domain.id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(&[]).unwrap(), [0, 3]);
+        assert_eq!(ids(&["web", "0"]).unwrap(), [3, 0]);
+        assert_eq!(ids(&["Domain-0"]).unwrap(), [0]);
+        assert_eq!(ids(&["nothing"]).unwrap_err().code(), 5);
+    }
+}
