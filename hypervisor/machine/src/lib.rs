@@ -7,8 +7,13 @@ extern crate alloc;
 
 pub mod boot;
 pub mod console;
+pub mod fatal;
 pub mod layout;
+pub mod memory;
+pub mod paging;
 pub mod port;
+mod symbols;
+pub mod upcall;
 
 /// The machine. It has no state of its own: that is in the processors and in this crate's statics.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,12 @@
 //! [`log!`](crate::log) writes a line with the hypervisor's prefix. Until the binary has set a sink ([`set_sink`]) the text goes straight to
 //! the devices and into a buffer ([`early_text`]) from which the console ring is filled once it exists.
 
+mod screen;
 mod uart;
+
+use crate::boot::multiboot2::Screen as FoundScreen;
+use oxen_hal::Console;
+use screen::Screen;
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -26,6 +31,9 @@ pub struct ConsoleSettings {
 /// The devices that are in use.
 struct Devices {
     uarts: [Option<Uart>; 2],
+    screen: Screen,
+    /// Text goes to the screen.
+    use_screen: bool,
 }
 
 /// The devices behind a lock that a fatal report may break: the CPU that holds it may be the one that died.
@@ -37,7 +45,7 @@ struct Shared {
 // SAFETY: the devices are touched only between taking and giving back `busy`, or by the one CPU that writes a fatal report.
 unsafe impl Sync for Shared {}
 
-static SHARED: Shared = Shared { busy: AtomicBool::new(false), devices: UnsafeCell::new(Devices { uarts: [None, None] }) };
+static SHARED: Shared = Shared { busy: AtomicBool::new(false), devices: UnsafeCell::new(Devices { uarts: [None, None], screen: Screen::new(), use_screen: false }) };
 
 /// Turns of the waiting loop after which a fatal report stops waiting for the console: a few tenths of a second.
 const FATAL_PATIENCE: u32 = 10_000_000;
@@ -74,14 +82,74 @@ impl Devices {
         for uart in self.uarts.iter_mut().flatten() {
             uart.write(text);
         }
+        if self.use_screen {
+            self.screen.write(text);
+        }
     }
 }
 
-/// Starts the devices.
-pub fn start(settings: &ConsoleSettings) {
+/// Starts the devices; `screen` is the one that the loader left.
+pub(crate) fn start(settings: &ConsoleSettings, screen: Option<FoundScreen>) {
     SHARED.with(|devices| {
         devices.uarts = [settings.com1.and_then(Uart::start), settings.com2.and_then(Uart::start)];
+        if let Some(screen) = screen.filter(|_| settings.screen) {
+            devices.screen.start(screen);
+            devices.use_screen = true;
+        }
     });
+}
+
+/// Maps the screen in the final page tables.
+pub(crate) fn move_screen() {
+    SHARED.with(|devices| devices.screen.remap());
+}
+
+/// Leaves the screen to dom0, which is about to draw on it. A fatal report uses it again.
+pub fn release_screen() {
+    SHARED.with(|devices| devices.use_screen = false);
+}
+
+/// The serial port that input comes from: the first that works.
+fn input(devices: &mut Devices) -> Option<&mut Uart> {
+    devices.uarts.iter_mut().flatten().next()
+}
+
+/// Makes input of the serial port raise its ISA interrupt, whose number is returned. `None` where there is no port or it has no interrupt: then input must be polled.
+pub fn enable_serial_interrupt() -> Option<u8> {
+    SHARED.with(|devices| {
+        let uart = input(devices)?;
+        let irq = uart.settings().isa_irq?;
+        uart.enable_receive_interrupt();
+        Some(irq)
+    })
+}
+
+/// Whether the serial port has input waiting.
+#[must_use]
+pub fn serial_input_pending() -> bool {
+    SHARED.with(|devices| input(devices).is_some_and(|uart| uart.has_input()))
+}
+
+/// The next byte from the serial port.
+#[must_use]
+pub fn read_serial() -> Option<u8> {
+    SHARED.with(|devices| input(devices)?.receive())
+}
+
+/// Whether an I/O port belongs to a serial port that the hypervisor uses.
+#[must_use]
+pub fn owns_port(port: u16) -> bool {
+    SHARED.with(|devices| devices.uarts.iter().flatten().any(|uart| uart.owns(port)))
+}
+
+impl Console for crate::X86 {
+    fn console_write(&self, text: &[u8]) {
+        write_devices(text);
+    }
+
+    fn console_read(&self) -> Option<u8> {
+        read_serial()
+    }
 }
 
 /// Writes to the devices only.
@@ -91,7 +159,10 @@ pub fn write_devices(text: &[u8]) {
 
 /// Writes to the devices from a fatal report: never waits for ever.
 pub fn write_devices_fatal(text: &[u8]) {
-    SHARED.with_force(|devices| devices.write(text));
+    SHARED.with_force(|devices| {
+        devices.use_screen = true;
+        devices.write(text);
+    });
 }
 
 /// Bytes of [`early_text`].

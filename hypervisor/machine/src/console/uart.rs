@@ -124,12 +124,21 @@ impl Uart {
 
     /// The next received byte.
     pub(super) fn receive(&mut self) -> Option<u8> {
-        (self.read(LINE_STATUS) & STATUS_DATA_READY != 0).then(|| self.read(DATA))
+        self.has_input().then(|| self.read(DATA))
     }
 
     /// Makes received bytes raise the port's interrupt.
     pub(super) fn enable_receive_interrupt(&mut self) {
         self.set(INTERRUPT_ENABLE, 1);
+    }
+
+    pub(super) fn has_input(&self) -> bool {
+        self.read(LINE_STATUS) & STATUS_DATA_READY != 0
+    }
+
+    /// Whether an I/O port is one of this UART's eight.
+    pub(super) fn owns(&self, port: u16) -> bool {
+        port & !7 == self.settings.port & !7
     }
 
     pub(super) fn settings(&self) -> &SerialSettings {
