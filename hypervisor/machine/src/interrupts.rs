@@ -1,0 +1,191 @@
+//! Device interrupts: lines and MSIs, their vectors, and what an arriving vector means.
+//!
+//! All device interrupts go to the boot CPU. Numbers of [`PhysIrq`]: lines first, by their GSI, then MSIs.
+
+use crate::X86;
+use crate::apic::vectors::{self, VectorAllocator};
+use crate::apic::{HARDWARE_LEVEL, io, local, redirection};
+use crate::{acpi, time, tlb};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use oxen_hal::{Arrived, Interrupts, IrqLine, LineTrigger, MsiMessage, PhysIrq};
+use oxen_sync::SpinLock;
+
+/// Most lines that are used; a machine with more loses the highest.
+const MAX_LINES: usize = 512;
+/// Most MSIs at once: there are fewer device vectors than this.
+const MAX_MSIS: usize = 176;
+
+/// What a vector belongs to, as one word: 0 for nobody, else the number of its [`PhysIrq`] plus one, with [`LEVEL_LINE`].
+static OWNERS: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
+const LEVEL_LINE: u32 = 1 << 31;
+
+/// The vector of each [`PhysIrq`]; 0 for none.
+static VECTORS: [AtomicU8; MAX_LINES + MAX_MSIS] = [const { AtomicU8::new(0) }; MAX_LINES + MAX_MSIS];
+/// Number of lines, set once.
+static NR_LINES: AtomicU32 = AtomicU32::new(0);
+/// The line of the hypervisor's serial port plus one; 0 for none. It is not given out.
+static SERIAL_LINE: AtomicU32 = AtomicU32::new(0);
+/// Unexpected vectors seen, to limit their reports.
+static STRAY: AtomicU32 = AtomicU32::new(0);
+/// Reports of unexpected vectors and APIC errors before they are only counted.
+const MAX_REPORTS: u32 = 16;
+
+static ALLOCATOR: SpinLock<VectorAllocator, HARDWARE_LEVEL> = SpinLock::new(VectorAllocator::new());
+
+/// Prepares the I/O APICs.
+pub(crate) fn init(tables: &acpi::Tables) {
+    let nr_lines = io::init(tables.madt.io_apics.iter());
+    if nr_lines as usize > MAX_LINES {
+        crate::log!("The machine has {nr_lines} interrupt lines; the first {MAX_LINES} are used");
+    }
+    NR_LINES.store(nr_lines.min(MAX_LINES as u32), Ordering::Relaxed);
+}
+
+/// The 8-bit APIC id to which devices can send, which is the boot CPU's.
+fn destination() -> u8 {
+    crate::smp::boot_apic_id().min(0xff) as u8
+}
+
+fn vector_of(irq: PhysIrq) -> Option<u8> {
+    VECTORS.get(irq.0 as usize).map(|v| v.load(Ordering::Relaxed)).filter(|v| *v != 0)
+}
+
+fn owner_word(irq: PhysIrq, level: bool) -> u32 {
+    irq.0 + 1 | if level { LEVEL_LINE } else { 0 }
+}
+
+/// Opens the line of the hypervisor's serial port. Its interrupts arrive as [`Arrived::ConsoleInput`].
+pub fn open_serial_line(isa_irq: u8) -> bool {
+    let line = crate::MACHINE.isa_line(isa_irq);
+    SERIAL_LINE.store(line.gsi + 1, Ordering::Relaxed);
+    io::program(line, vectors::SERIAL, destination(), false)
+}
+
+/// Answers a vector that nobody owns: a device that fires after its MSI was freed, or a defect.
+#[cold]
+fn stray(vector: u8) -> Arrived {
+    if STRAY.fetch_add(1, Ordering::Relaxed) < MAX_REPORTS {
+        crate::log!("Interrupt with vector {vector:#x}, which nobody owns");
+    }
+    local::end_of_interrupt();
+    Arrived::Nothing
+}
+
+#[cold]
+fn apic_error() -> Arrived {
+    let errors = local::take_errors();
+    local::end_of_interrupt();
+    if STRAY.fetch_add(1, Ordering::Relaxed) < MAX_REPORTS {
+        crate::log!("Local APIC error, status {errors:#x}");
+    }
+    Arrived::Nothing
+}
+
+fn device(vector: u8) -> Arrived {
+    let owner = OWNERS[usize::from(vector)].load(Ordering::Relaxed);
+    if owner == 0 {
+        return stray(vector);
+    }
+    let irq = PhysIrq((owner & !LEVEL_LINE) - 1);
+    if owner & LEVEL_LINE != 0 {
+        // Masked first: the end of the interrupt lets a line that is still active fire again.
+        io::set_mask(irq.0, true);
+    }
+    local::end_of_interrupt();
+    Arrived::Device(irq)
+}
+
+impl Interrupts for X86 {
+    fn acknowledge(&self, vector: u8) -> Arrived {
+        match vector {
+            vectors::TIMER => {
+                local::end_of_interrupt();
+                if time::timer_fired() { Arrived::Timer } else { Arrived::Nothing }
+            }
+            vectors::KICK => {
+                local::end_of_interrupt();
+                crate::smp::kick_arrived();
+                Arrived::Kick
+            }
+            vectors::FLUSH => {
+                local::end_of_interrupt();
+                tlb::serve();
+                Arrived::Nothing
+            }
+            vectors::SERIAL => {
+                local::end_of_interrupt();
+                Arrived::ConsoleInput
+            }
+            vectors::SPURIOUS | vectors::LEGACY_FIRST..=vectors::LEGACY_LAST => Arrived::Nothing,
+            vectors::ERROR => apic_error(),
+            _ => device(vector),
+        }
+    }
+
+    fn nr_lines(&self) -> u32 {
+        NR_LINES.load(Ordering::Relaxed)
+    }
+
+    fn isa_line(&self, isa: u8) -> IrqLine {
+        let fallback = IrqLine { gsi: u32::from(isa), trigger: LineTrigger::Edge, polarity: oxen_hal::LinePolarity::High };
+        acpi::tables().and_then(|t| t.madt.isa.get(usize::from(isa)).copied()).unwrap_or(fallback)
+    }
+
+    fn setup_line(&self, line: IrqLine) -> Option<PhysIrq> {
+        if line.gsi >= self.nr_lines() || line.gsi + 1 == SERIAL_LINE.load(Ordering::Relaxed) || !io::has_line(line.gsi) {
+            return None;
+        }
+        let irq = PhysIrq(line.gsi);
+        let vector = match vector_of(irq) {
+            Some(vector) => vector,
+            None => ALLOCATOR.lock().allocate()?,
+        };
+        let level = line.trigger == LineTrigger::Level;
+        OWNERS[usize::from(vector)].store(owner_word(irq, level), Ordering::Relaxed);
+        VECTORS.get(irq.0 as usize)?.store(vector, Ordering::Relaxed);
+        io::program(line, vector, destination(), true).then_some(irq)
+    }
+
+    fn allocate_msi(&self) -> Option<PhysIrq> {
+        let first = self.nr_lines();
+        let mut allocator = ALLOCATOR.lock();
+        let number = (first..first + MAX_MSIS as u32).find(|n| vector_of(PhysIrq(*n)).is_none())?;
+        let vector = allocator.allocate()?;
+        OWNERS[usize::from(vector)].store(owner_word(PhysIrq(number), false), Ordering::Relaxed);
+        VECTORS.get(number as usize)?.store(vector, Ordering::Relaxed);
+        Some(PhysIrq(number))
+    }
+
+    fn free_msi(&self, irq: PhysIrq) {
+        if irq.0 < self.nr_lines() {
+            return;
+        }
+        let mut allocator = ALLOCATOR.lock();
+        let vector = VECTORS.get(irq.0 as usize).map_or(0, |v| v.swap(0, Ordering::Relaxed));
+        if vector != 0 {
+            OWNERS[usize::from(vector)].store(0, Ordering::Relaxed);
+            allocator.free(vector);
+        }
+    }
+
+    fn msi_message(&self, irq: PhysIrq) -> Option<MsiMessage> {
+        if irq.0 < self.nr_lines() {
+            return None;
+        }
+        vector_of(irq).map(|vector| redirection::msi_message(vector, destination()))
+    }
+
+    fn vector(&self, irq: PhysIrq) -> Option<u8> {
+        vector_of(irq)
+    }
+
+    fn set_line_mask(&self, irq: PhysIrq, masked: bool) {
+        if irq.0 < self.nr_lines() && vector_of(irq).is_some() {
+            io::set_mask(irq.0, masked);
+        }
+    }
+
+    fn is_level(&self, irq: PhysIrq) -> bool {
+        vector_of(irq).is_some_and(|v| OWNERS[usize::from(v)].load(Ordering::Relaxed) & LEVEL_LINE != 0)
+    }
+}
