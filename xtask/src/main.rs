@@ -1,5 +1,7 @@
 //! Every developer verb of Oxen: `cargo xtask <verb>`.
 
+#![forbid(unsafe_code)]
+
 mod bad_kernels;
 mod bench;
 mod cases;

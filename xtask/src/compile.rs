@@ -1,0 +1,122 @@
+//! Building the hypervisor, the test guests and the static dom0 programs into `target/dist/`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::metadata::Packages;
+use crate::process::Tool;
+use crate::setup;
+use crate::toolchain::{BARE_TARGET, BareToolchain, INHERITED};
+use crate::workspace::{Workspace, copy_if_changed, write_if_changed};
+
+/// Packages whose programs run in dom0, linked statically.
+const DOM0_PACKAGES: &[&str] = &["oxen-xm"];
+
+/// The target of the static dom0 programs.
+const DOM0_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The hypervisor's two forms.
+#[derive(Debug, Clone)]
+pub struct Hypervisor {
+    /// What GRUB's `multiboot2` loads: gzip of the ELF without line tables.
+    pub gz: PathBuf,
+    /// The same program with symbols and line tables.
+    pub elf: PathBuf,
+}
+
+/// Builds the hypervisor: `target/dist/oxen.gz` and `target/dist/oxen.elf`.
+pub fn hypervisor(ws: &Workspace) -> Result<Hypervisor> {
+    setup::compile_tools(ws)?;
+    let toolchain = BareToolchain::find(ws)?;
+    let script = ws.root.join("hypervisor/image/oxen.ld");
+    let title = "Building the hypervisor";
+    if !script.exists() {
+        bail!("{} is missing: the hypervisor has no linker script", script.display());
+    }
+    bare_build(ws, &toolchain, title, &script, "oxen-image", "bare-image")?;
+    let built = ws.target.join("bare-image").join(BARE_TARGET).join("bare/oxen");
+    let elf = ws.dist.join("oxen.elf");
+    copy_if_changed(&built, &elf)?;
+    let gz = ws.dist.join("oxen.gz");
+    write_if_changed(&gz, &gzip(&without_line_tables(ws, &built)?)?)?;
+    Ok(Hypervisor { gz, elf })
+}
+
+/// Builds every test guest into `target/dist/guests/` and returns them in name order.
+pub fn guests(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    setup::compile_tools(ws)?;
+    let names = Packages::load(ws)?.binaries("oxen-guests");
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let toolchain = BareToolchain::find(ws)?;
+    bare_build(ws, &toolchain, "Building the test guests", &ws.root.join("guests/guest.ld"), "oxen-guests", "bare-guests")?;
+    let mut guests = Vec::new();
+    for name in names {
+        let built = ws.target.join("bare-guests").join(BARE_TARGET).join("bare").join(&name);
+        let file = ws.dist.join("guests").join(&name);
+        write_if_changed(&file, &without_line_tables(ws, &built)?)?;
+        guests.push((name, file));
+    }
+    guests.sort();
+    Ok(guests)
+}
+
+/// Builds the static dom0 programs into `target/dist/bin/` and returns that directory.
+pub fn dom0_programs(ws: &Workspace) -> Result<PathBuf> {
+    let dir = ws.dist.join("bin");
+    for package in DOM0_PACKAGES {
+        static_programs(ws, package, &dir)?;
+    }
+    Ok(dir)
+}
+
+/// Builds the programs of one package statically for Linux into `dir`; returns their paths.
+pub fn static_programs(ws: &Workspace, package: &str, dir: &Path) -> Result<Vec<PathBuf>> {
+    setup::compile_tools(ws)?;
+    let title = format!("Building {package}");
+    Tool::new(ws, "cargo", &title)
+        .args(["build", "--release", "--target", DOM0_TARGET, "--package", package, "--bins"])
+        .without_env(INHERITED)
+        .env("CARGO_TARGET_DIR", ws.target.join("tools"))
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static\x1f-Cstrip=symbols")
+        .run()?;
+    let mut files = Vec::new();
+    for name in Packages::load(ws)?.binaries(package) {
+        let file = dir.join(&name);
+        copy_if_changed(&ws.target.join("tools").join(DOM0_TARGET).join("release").join(&name), &file)?;
+        files.push(file);
+    }
+    Ok(files)
+}
+
+fn bare_build(ws: &Workspace, toolchain: &BareToolchain, title: &str, script: &Path, package: &str, target: &str) -> Result<()> {
+    toolchain
+        .cargo(ws, title, script)
+        .args(["build", "--profile", "bare", "--target", BARE_TARGET, "--package", package, "--bins"])
+        .env("CARGO_TARGET_DIR", ws.target.join(target))
+        .run()
+}
+
+/// The program without its debug sections, keeping the symbol table: GRUB loads every section of a multiboot2 ELF, and
+/// line tables would cost memory on every machine.
+fn without_line_tables(ws: &Workspace, elf: &Path) -> Result<Vec<u8>> {
+    let out = tempfile::NamedTempFile::new_in(&ws.target)?;
+    Tool::new(ws, "objcopy", "Removing line tables")
+        .args(["--strip-debug".as_ref(), elf.as_os_str(), out.path().as_os_str()])
+        .run_quietly()
+        .with_context(|| format!("objcopy cannot read {}", elf.display()))?;
+    Ok(fs::read(out.path())?)
+}
+
+/// Compresses reproducibly: no name, no time stamp.
+pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}

@@ -1,0 +1,129 @@
+//! The unit and property tests of every crate that compiles for the host, the ABI comparison among them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::metadata::Packages;
+use crate::process::Tool;
+use crate::report::{Outcome, Report};
+use crate::setup;
+use crate::toolchain::INHERITED;
+use crate::ui;
+use crate::workspace::Workspace;
+
+/// Packages that only make sense on the bare machine.
+const BARE_ONLY: &[&str] = &["oxen-image", "oxen-guests"];
+
+/// Runs them all, or those whose name contains `only`.
+pub fn run(ws: &Workspace, report: &Report, only: Option<&str>) -> Result<()> {
+    setup::compile_tools(ws)?;
+    let packages: Vec<String> = Packages::load(ws)?
+        .iter()
+        .map(|package| package.name.clone())
+        .filter(|name| !BARE_ONLY.contains(&name.as_str()) && only.is_none_or(|only| name.contains(only)))
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&str> = packages.iter().map(String::as_str).collect();
+    let output = ui::step("Building and running the host tests", || cargo_test(ws, "Host tests", &all))?;
+    if output.results.is_empty() && !output.passed {
+        // One crate that does not compile must not hide the results of the others.
+        for package in all {
+            let output = cargo_test(ws, &format!("Host tests of {package}"), &[package])?;
+            if output.results.is_empty() && !output.passed {
+                report.record(&format!("host/{package}"), Outcome::Failed(format!("does not compile: {}", output.first_error)), Duration::ZERO);
+            }
+            record(report, &output);
+        }
+    } else {
+        record(report, &output);
+    }
+    Ok(())
+}
+
+struct Output {
+    /// Test names with their crate, and whether each passed; `None` for ignored ones.
+    results: Vec<(String, Option<bool>)>,
+    passed: bool,
+    first_error: String,
+}
+
+fn record(report: &Report, output: &Output) {
+    for (name, passed) in &output.results {
+        let outcome = match passed {
+            Some(true) => Outcome::Passed,
+            Some(false) => Outcome::Failed("see target/logs/host-tests*.log".to_owned()),
+            None => Outcome::Skipped("ignored by its author".to_owned()),
+        };
+        report.record(&format!("host/{name}"), outcome, Duration::ZERO);
+    }
+    if !output.passed && output.results.iter().all(|(_, passed)| *passed != Some(false)) && !output.results.is_empty() {
+        report.record("host", Outcome::Failed(format!("cargo test failed: {}", output.first_error)), Duration::ZERO);
+    }
+}
+
+fn cargo_test(ws: &Workspace, title: &str, packages: &[&str]) -> Result<Output> {
+    let mut args = vec!["test", "--no-fail-fast"];
+    for package in packages {
+        args.extend(["--package", package]);
+    }
+    let (status, text) = Tool::new(ws, "cargo", title).args(args).without_env(INHERITED).time_limit(Duration::from_secs(2400)).finish()?;
+    if text.is_empty() {
+        bail!("cargo test printed nothing ({status})");
+    }
+    let first_error = text.lines().find(|line| line.starts_with("error")).unwrap_or("no error line").to_owned();
+    Ok(Output { results: parse(&text), passed: status.success(), first_error })
+}
+
+/// Reads the lines of the standard test harness: `test name ... ok`.
+fn parse(text: &str) -> Vec<(String, Option<bool>)> {
+    let mut results = Vec::new();
+    let mut unit = String::new();
+    for line in text.lines() {
+        if let Some(name) = running_crate(line) {
+            unit = name;
+        } else if let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
+            let passed = match result.split([' ', ',', '<']).next().unwrap_or_default() {
+                "ok" => Some(true),
+                "ignored" => None,
+                _ => Some(false),
+            };
+            // `should panic` is a remark of the harness, not part of the name.
+            results.push((format!("{unit}/{}", name.trim_end_matches(" - should panic")), passed));
+        }
+    }
+    results
+}
+
+/// The crate that a harness line announces.
+fn running_crate(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    if let Some(name) = line.strip_prefix("Doc-tests ") {
+        return Some(format!("{name}-doc"));
+    }
+    let path = line.strip_prefix("Running ")?.rsplit_once('(')?.1.trim_end_matches(')');
+    let file = Path::new(path).file_name()?.to_str()?;
+    Some(file.rsplit_once('-').map_or(file, |(name, _)| name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harness_lines_become_results() {
+        let text = "     Running unittests src/lib.rs (target/debug/deps/oxen_mm-0a1b)\n\nrunning 3 tests\ntest buddy::splits ... ok\n\
+                    test typing::model - should panic ... ok\ntest slow ... ignored, takes long\n   Doc-tests oxen_mm\ntest src/lib.rs - a (line 3) ... FAILED\n";
+        let results = parse(text);
+        let expected = [
+            ("oxen_mm/buddy::splits", Some(true)),
+            ("oxen_mm/typing::model", Some(true)),
+            ("oxen_mm/slow", None),
+            ("oxen_mm-doc/src/lib.rs - a (line 3)", Some(false)),
+        ];
+        assert_eq!(results, expected.map(|(name, passed)| (name.to_owned(), passed)));
+    }
+}
