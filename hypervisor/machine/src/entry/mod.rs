@@ -1,0 +1,76 @@
+//! Entries from guests, traps, and the way back.
+//!
+//! The hypervisor runs with maskable interrupts off and never touches GS, so an entry needs no `swapgs` and can be interrupted at any
+//! instruction only by an NMI, a machine check or a held-back debug exception, all of which have stacks of their own.
+
+mod extable;
+pub(crate) mod smap;
+mod trap;
+
+pub(crate) use extable::ex_table;
+pub(crate) use trap::{Entries, SYSCALL32_STUB, write_idt};
+
+use crate::descriptors::{USER_CS32, USER_CS64, USER_DS};
+use crate::percpu::{self, MAIN_STACK_TOP, PerCpu};
+use core::mem::offset_of;
+use oxen_hal::{GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER};
+
+/// Trap flag and resume flag.
+const TF_RF: u32 = 0x1_0100;
+
+core::arch::global_asm!(
+    include_str!("entry.s"),
+    MAIN_STACK_TOP = const MAIN_STACK_TOP,
+    STRIDE = const crate::layout::PER_CPU_STRIDE,
+    SYSCALL_ENTRY = const percpu::DATA + offset_of!(PerCpu, syscall_entry) as u64,
+    SYSCALL32_ENTRY = const percpu::DATA + offset_of!(PerCpu, syscall32_entry) as u64,
+    USER_DS = const USER_DS,
+    USER_CS64 = const USER_CS64,
+    USER_CS32 = const USER_CS32,
+    VECTOR_HYPERCALL = const VECTOR_HYPERCALL,
+    VECTOR_SYSCALL32 = const VECTOR_SYSCALL32,
+    VECTOR_SYSENTER = const VECTOR_SYSENTER,
+    TF_RF = const TF_RF,
+    guest_entry = sym guest_entry,
+    host_trap = sym trap::host_trap,
+);
+
+// The assembly names these offsets itself.
+const _: () = assert!(
+    offset_of!(GuestFrame, r15) == 0
+        && offset_of!(GuestFrame, rbp) == 32
+        && offset_of!(GuestFrame, r11) == 48
+        && offset_of!(GuestFrame, rax) == 80
+        && offset_of!(GuestFrame, rcx) == 88
+        && offset_of!(GuestFrame, rdi) == 112
+        && offset_of!(GuestFrame, error_code) == 120
+        && offset_of!(GuestFrame, entry_vector) == 124
+        && offset_of!(GuestFrame, rip) == 128
+        && offset_of!(GuestFrame, rsp) == 152
+        && offset_of!(GuestFrame, ss) == 160
+);
+
+extern "C" fn guest_entry(frame: &mut GuestFrame) {
+    crate::upcall::oxen_from_guest(frame);
+}
+
+/// Resumes the guest described by `frame`, on a main stack that is empty but for it. Used once on each CPU, to start its first guest; later ones are
+/// started by exchanging the contents of the frame that the upcall gets.
+pub fn enter_guest(frame: &GuestFrame) -> ! {
+    let target = percpu::main_frame();
+    // SAFETY: the top of the main stack is reserved for this frame and nothing else lies there (`percpu::MAIN_STACK_START`); the exit code expects
+    // exactly this state.
+    unsafe {
+        core::ptr::copy(frame, target, 1);
+        core::arch::asm!("mov rsp, {frame}", "sub rsp, 8", "jmp oxen_exit", frame = in(reg) target, options(noreturn));
+    }
+}
+
+/// Takes the calling CPU to the beginning of its main stack, which holds nothing that is needed any more, and calls `f` there.
+pub fn idle_on_main_stack(f: fn() -> !) -> ! {
+    let stack = percpu::area() + percpu::MAIN_STACK_START;
+    // SAFETY: the caller's frames are given up: this function does not return. The stack is mapped and aligned.
+    unsafe {
+        core::arch::asm!("mov rsp, {stack}", "xor ebp, ebp", "call {f}", "ud2", stack = in(reg) stack, f = in(reg) f, options(noreturn));
+    }
+}
