@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -33,12 +33,8 @@ pub struct Hypervisor {
 pub fn hypervisor(ws: &Workspace) -> Result<Hypervisor> {
     setup::compile_tools(ws)?;
     let toolchain = BareToolchain::find(ws)?;
-    let script = ws.root.join("hypervisor/image/oxen.ld");
-    let title = "Building the hypervisor";
-    if !script.exists() {
-        bail!("{} is missing: the hypervisor has no linker script", script.display());
-    }
-    bare_build(ws, &toolchain, title, &script, "oxen-image", "bare-image")?;
+    // The package's build script names the linker script and the link arguments.
+    bare_build(ws, &toolchain, "Building the hypervisor", &[], "oxen-image", "bare-image")?;
     let built = ws.target.join("bare-image").join(BARE_TARGET).join("bare/oxen");
     let elf = ws.dist.join("oxen.elf");
     copy_if_changed(&built, &elf)?;
@@ -55,7 +51,13 @@ pub fn guests(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
         return Ok(Vec::new());
     }
     let toolchain = BareToolchain::find(ws)?;
-    bare_build(ws, &toolchain, "Building the test guests", &ws.root.join("guests/guest.ld"), "oxen-guests", "bare-guests")?;
+    // Linked at a fixed address in the top 2 GiB.
+    let flags = [
+        "-Crelocation-model=static".to_owned(),
+        "-Ccode-model=kernel".to_owned(),
+        format!("-Clink-arg=-T{}", ws.root.join("guests/guest.ld").display()),
+    ];
+    bare_build(ws, &toolchain, "Building the test guests", &flags, "oxen-guests", "bare-guests")?;
     let mut guests = Vec::new();
     for name in names {
         let built = ws.target.join("bare-guests").join(BARE_TARGET).join("bare").join(&name);
@@ -95,9 +97,9 @@ pub fn static_programs(ws: &Workspace, package: &str, dir: &Path) -> Result<Vec<
     Ok(files)
 }
 
-fn bare_build(ws: &Workspace, toolchain: &BareToolchain, title: &str, script: &Path, package: &str, target: &str) -> Result<()> {
+fn bare_build(ws: &Workspace, toolchain: &BareToolchain, title: &str, flags: &[String], package: &str, target: &str) -> Result<()> {
     toolchain
-        .cargo(ws, title, script)
+        .cargo(ws, title, flags)
         .args(["build", "--profile", "bare", "--target", BARE_TARGET, "--package", package, "--bins"])
         .env("CARGO_TARGET_DIR", ws.target.join(target))
         .run()

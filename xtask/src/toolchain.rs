@@ -19,12 +19,12 @@ pub const BARE_TARGET: &str = "x86_64-unknown-none";
 pub const INHERITED: &[&str] =
     &["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_MANIFEST_DIR"];
 
-/// Code generation for everything on the bare machine: linked at a fixed address in the top 2 GiB, and with frame
-/// pointers, which the backtraces of fatal paths follow.
-const BARE_FLAGS: &[&str] = &["-Crelocation-model=static", "-Ccode-model=kernel", "-Cforce-frame-pointers=yes"];
+/// Code generation for everything on the bare machine: frame pointers, which the backtraces of fatal paths follow. The target's default
+/// of position-independent code stays: the hypervisor's addresses do not fit the sign-extended 32 bits of other forms.
+const BARE_FLAGS: &[&str] = &["-Cforce-frame-pointers=yes"];
 
 /// Raise when the way the sysroot is built changes.
-const SYSROOT_RECIPE: u32 = 1;
+const SYSROOT_RECIPE: u32 = 2;
 
 /// A compiler that can build for [`BARE_TARGET`].
 #[derive(Debug)]
@@ -70,10 +70,10 @@ impl BareToolchain {
         Ok(Self { cargo, rustc: Some(rustc), flags })
     }
 
-    /// A cargo invocation for the bare machine, linked by `script`; arguments follow.
-    pub fn cargo<'a>(&self, ws: &Workspace, title: &'a str, script: &Path) -> Tool<'a> {
+    /// A cargo invocation for the bare machine, with further compiler flags; arguments follow.
+    pub fn cargo<'a>(&self, ws: &Workspace, title: &'a str, more_flags: &[String]) -> Tool<'a> {
         let mut flags = self.flags.clone();
-        flags.push(format!("-Clink-arg=-T{}", script.display()));
+        flags.extend_from_slice(more_flags);
         let tool = Tool::new(ws, &self.cargo, title).without_env(INHERITED).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         match &self.rustc {
             Some(rustc) => tool.env("RUSTC", rustc),
