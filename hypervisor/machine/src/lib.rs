@@ -5,15 +5,30 @@
 
 extern crate alloc;
 
+pub mod acpi;
+pub mod apic;
 pub mod boot;
 pub mod console;
+pub mod cpu;
+pub mod descriptors;
+pub mod entry;
 pub mod fatal;
+mod guest;
+pub mod interrupts;
 pub mod layout;
+mod list;
 pub mod memory;
 pub mod paging;
+pub mod percpu;
+pub mod platform;
 pub mod port;
+pub mod smp;
+mod space;
 mod symbols;
+pub mod time;
+pub mod tlb;
 pub mod upcall;
+mod window;
 
 /// The machine. It has no state of its own: that is in the processors and in this crate's statics.
 #[derive(Clone, Copy, Debug)]

@@ -130,5 +130,13 @@ fn claim_memory(loader: BootInformation<'_>, image: Span, information: Span) {
 fn start_machine(info: BootInfo) -> ! {
     debug_assert!(info.image.start.is_multiple_of(2 << 20) && IMAGE.is_multiple_of(2 << 20));
     log!("loaded by {} ({}), image at {:#x}-{:#x}", info.loader, if info.efi { "UEFI" } else { "BIOS" }, info.image.start, info.image.end);
+    // SAFETY: once, on the boot CPU, on the final tables.
+    unsafe { crate::cpu::start_boot_cpu() };
+    crate::entry::begin_on_main_stack(info, start_platform)
+}
+
+/// On the main stack.
+fn start_platform(info: BootInfo) -> ! {
+    crate::platform::start(&info);
     upcall::oxen_main(info)
 }

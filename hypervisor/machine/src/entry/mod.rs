@@ -14,6 +14,7 @@ use crate::descriptors::{USER_CS32, USER_CS64, USER_DS};
 use crate::percpu::{self, MAIN_STACK_TOP, PerCpu};
 use core::mem::offset_of;
 use oxen_hal::{GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER};
+use oxen_types::CpuId;
 
 /// Trap flag and resume flag.
 const TF_RF: u32 = 0x1_0100;
@@ -72,5 +73,26 @@ pub fn idle_on_main_stack(f: fn() -> !) -> ! {
     // SAFETY: the caller's frames are given up: this function does not return. The stack is mapped and aligned.
     unsafe {
         core::arch::asm!("mov rsp, {stack}", "xor ebp, ebp", "call {f}", "ud2", stack = in(reg) stack, f = in(reg) f, options(noreturn));
+    }
+}
+
+/// Takes the boot CPU from the stack that it started on to the beginning of its main stack and calls `f` with `value` there.
+///
+/// # Panics
+/// Where the CPU runs on a stack of its area already.
+pub(crate) fn begin_on_main_stack<T>(value: T, f: fn(T) -> !) -> ! {
+    #[allow(improper_ctypes_definitions)]
+    extern "C" fn begin<T>(value: *mut T, f: fn(T) -> !) -> ! {
+        // SAFETY: the caller below has put the value there and given it up.
+        f(unsafe { value.read() })
+    }
+    assert!(!percpu::on_own_stack(), "the main stack is in use");
+    let place = (percpu::main_stack(CpuId(0)) - size_of::<T>() as u64) & !(align_of::<T>().max(16) as u64 - 1);
+    let place = place as *mut T;
+    // SAFETY: the main stack is mapped and nobody uses it yet. The caller's frames are given up: this function does not return.
+    unsafe {
+        place.write(value);
+        core::arch::asm!("mov rsp, {place}", "xor ebp, ebp", "call {begin}", "ud2", place = in(reg) place, begin = sym begin::<T>,
+                         in("rdi") place, in("rsi") f, options(noreturn));
     }
 }
