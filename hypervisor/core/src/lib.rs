@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod console;
+mod context;
 mod ctx;
 pub mod domain;
 mod enter;
@@ -21,6 +22,7 @@ mod notify;
 mod pv;
 pub mod runstate;
 pub mod sched;
+mod tables;
 mod time;
 pub mod timer;
 pub mod vcpu;
@@ -32,7 +34,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use domain::DomainList;
 use oxen_hal::Machine;
-use oxen_mm::Memory;
+use oxen_mm::Mm;
 use oxen_sync::{OnceCell, SpinLock, level};
 use oxen_types::MAX_CPUS;
 use sched::Scheduler;
@@ -55,7 +57,7 @@ pub struct Hypervisor<M: Machine> {
     /// The machine.
     pub machine: &'static M,
     /// Machine frames: who owns them, how they are used.
-    pub memory: Memory<M>,
+    pub memory: Mm<M>,
     /// What it was told at start-up.
     pub config: Config,
     /// Guests.
@@ -74,7 +76,7 @@ pub struct Hypervisor<M: Machine> {
 
 impl<M: Machine> Hypervisor<M> {
     /// A hypervisor without guests.
-    pub fn new(machine: &'static M, memory: Memory<M>, config: Config) -> Self {
+    pub fn new(machine: &'static M, memory: Mm<M>, config: Config) -> Self {
         Self {
             machine,
             memory,

@@ -5,6 +5,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod cpuid;
 pub mod decode;
 pub mod msr;
 pub mod registers;

@@ -1,0 +1,203 @@
+//! Domains.
+
+use crate::event::EventTable;
+use crate::grant::GrantTable;
+use crate::vcpu::Vcpu;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use oxen_abi::sched::ShutdownReason;
+use oxen_abi::xen::DomainHandle;
+use oxen_hal::MemoryRange;
+use oxen_mm::{HeldTyped, PageTables, SharedFrame};
+use oxen_sync::{OnceCell, SpinLock, level};
+use oxen_types::{CpuSet, DomId, VcpuId};
+
+/// What a domain may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Privileges {
+    /// It runs the control stack: `domctl`, `sysctl`, `platform_op`.
+    pub control: bool,
+    /// It drives the hardware: I/O ports, MMIO, interrupts, cache control.
+    pub hardware: bool,
+}
+
+/// Why a domain shut down, in [`Domain::shutdown_code`]; this value while it has not.
+pub const NOT_SHUT_DOWN: u32 = u32::MAX;
+
+/// A guest.
+#[derive(Debug)]
+pub struct Domain {
+    /// Its number.
+    pub id: DomId,
+    /// What it may do.
+    pub privileges: Privileges,
+    /// UUID that the tools gave it.
+    pub handle: SpinLock<DomainHandle, { level::DOMAIN }>,
+    /// Its vCPUs, each created once.
+    vcpus: Vec<OnceCell<Arc<Vcpu>>>,
+    /// The frame that holds `struct shared_info`; the hypervisor owns a reference to it.
+    pub shared_info: SharedFrame,
+    /// Event channels.
+    pub events: SpinLock<EventTable, { level::EVENT }>,
+    /// Grants.
+    pub grants: SpinLock<GrantTable, { level::GRANT }>,
+    /// Held while page tables of the domain change.
+    pub page_tables: SpinLock<PageTables, { level::PAGE_TABLES }>,
+    /// Frames of the FIFO event ABI.
+    pub event_frames: SpinLock<Vec<HeldTyped>, { level::DOMAIN }>,
+    /// CPUs whose TLB may hold translations of its page tables.
+    pub dirty_cpus: CpuSet,
+    /// Assists that it enabled (bits of `VmAssistType`).
+    pub vm_assist: AtomicU64,
+    /// Number of vCPUs that poll.
+    pub pollers: AtomicU32,
+    /// Seconds by which its wall clock differs from the machine's.
+    pub time_offset_secs: AtomicU64,
+    /// Memory map set by `XENMEM_set_memory_map`.
+    pub memory_map: SpinLock<Vec<MemoryRange>, { level::DOMAIN }>,
+    /// Shutdown reason, or [`NOT_SHUT_DOWN`].
+    shutdown_code: AtomicU32,
+    /// Set while it is being torn down.
+    dying: AtomicBool,
+    /// Physical interrupts, by the domain's own numbers.
+    pub pirqs: SpinLock<crate::irq::DomainPirqs, { level::IRQ }>,
+    /// Last dword written to port 0xcf8.
+    pub pci_address_latch: AtomicU32,
+}
+
+impl Domain {
+    /// A domain with room for `max_vcpus` vCPUs and none created.
+    #[must_use]
+    pub fn new(id: DomId, privileges: Privileges, shared_info: SharedFrame, max_vcpus: u32) -> Self {
+        let shared_mfn = shared_info.mfn();
+        Self {
+            id,
+            privileges,
+            handle: SpinLock::new([0; 16]),
+            vcpus: (0..max_vcpus).map(|_| OnceCell::new()).collect(),
+            shared_info,
+            events: SpinLock::new(EventTable::new(shared_mfn, max_vcpus)),
+            grants: SpinLock::new(GrantTable::default()),
+            page_tables: SpinLock::new(PageTables::new()),
+            event_frames: SpinLock::new(Vec::new()),
+            dirty_cpus: CpuSet::new(),
+            vm_assist: AtomicU64::new(0),
+            pollers: AtomicU32::new(0),
+            time_offset_secs: AtomicU64::new(0),
+            memory_map: SpinLock::new(Vec::new()),
+            shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
+            dying: AtomicBool::new(false),
+            pirqs: SpinLock::new(crate::irq::DomainPirqs::default()),
+            pci_address_latch: AtomicU32::new(0),
+        }
+    }
+
+    /// The vCPU with that number, where it has been created.
+    #[inline]
+    #[must_use]
+    pub fn vcpu(&self, id: VcpuId) -> Option<&Arc<Vcpu>> {
+        self.vcpus.get(id.index())?.get()
+    }
+
+    /// Adds a created vCPU in its place; gives it back where the place is taken or does not exist.
+    pub fn add_vcpu(&self, vcpu: Arc<Vcpu>) -> Result<(), Arc<Vcpu>> {
+        match self.vcpus.get(vcpu.id.index()) {
+            Some(place) => place.set(vcpu),
+            None => Err(vcpu),
+        }
+    }
+
+    /// The created vCPUs.
+    pub fn vcpus(&self) -> impl Iterator<Item = &Arc<Vcpu>> {
+        self.vcpus.iter().filter_map(OnceCell::get)
+    }
+
+    /// Places for vCPUs.
+    #[must_use]
+    pub fn max_vcpus(&self) -> u32 {
+        u32::try_from(self.vcpus.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Records that it shut down; returns whether it had not before.
+    pub fn set_shutdown(&self, reason: ShutdownReason) -> bool {
+        self.shutdown_code
+            .compare_exchange(NOT_SHUT_DOWN, reason.raw() & 0xff, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Why it shut down.
+    #[must_use]
+    pub fn shutdown_reason(&self) -> Option<ShutdownReason> {
+        match self.shutdown_code.load(Ordering::SeqCst) {
+            NOT_SHUT_DOWN => None,
+            code => Some(ShutdownReason(code)),
+        }
+    }
+
+    /// True while it is being torn down.
+    #[must_use]
+    pub fn is_dying(&self) -> bool {
+        self.dying.load(Ordering::SeqCst)
+    }
+
+    /// True where the assist with that number is on.
+    #[inline]
+    #[must_use]
+    pub fn has_assist(&self, number: u32) -> bool {
+        self.vm_assist.load(Ordering::Relaxed) >> number & 1 != 0
+    }
+
+    /// True for a domain with access to devices: it may control caches and map MMIO.
+    #[must_use]
+    pub fn has_devices(&self) -> bool {
+        self.privileges.hardware
+    }
+}
+
+/// The domains, ordered by number.
+#[derive(Debug, Default)]
+pub struct DomainList {
+    list: SpinLock<Vec<Arc<Domain>>, { level::DOMAIN_LIST }>,
+}
+
+impl DomainList {
+    /// An empty list.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { list: SpinLock::new(Vec::new()) }
+    }
+
+    /// The domain with that number.
+    #[must_use]
+    pub fn get(&self, id: DomId) -> Option<Arc<Domain>> {
+        let list = self.list.lock();
+        list.binary_search_by_key(&id, |d| d.id).ok().and_then(|i| list.get(i).cloned())
+    }
+
+    /// The first domain whose number is at least `id`.
+    #[must_use]
+    pub fn at_or_after(&self, id: DomId) -> Option<Arc<Domain>> {
+        let list = self.list.lock();
+        let index = list.partition_point(|d| d.id < id);
+        list.get(index).cloned()
+    }
+
+    /// Adds a domain; gives it back where its number is taken.
+    pub fn insert(&self, domain: Arc<Domain>) -> Result<(), Arc<Domain>> {
+        let mut list = self.list.lock();
+        match list.binary_search_by_key(&domain.id, |d| d.id) {
+            Ok(_) => Err(domain),
+            Err(index) => {
+                list.insert(index, domain);
+                Ok(())
+            }
+        }
+    }
+
+    /// All domains at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<Domain>> {
+        self.list.lock().clone()
+    }
+}

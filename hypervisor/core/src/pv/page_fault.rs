@@ -1,0 +1,126 @@
+//! Page faults of PV guests.
+
+use super::trap::inject;
+use super::emulate;
+use crate::ctx::Ctx;
+use oxen_emul::rmw::MemoryWrite;
+use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES};
+use oxen_hal::Machine;
+use oxen_mm::{FrameType, MmError};
+use oxen_types::Gva;
+
+/// Error code bits (Intel SDM vol. 3, "Page-Fault Exception").
+const PRESENT: u32 = 1 << 0;
+const WRITE: u32 = 1 << 1;
+const USER: u32 = 1 << 2;
+const RESERVED: u32 = 1 << 3;
+const FETCH: u32 = 1 << 4;
+/// Number of the assist `VMASST_TYPE_writable_pagetables`.
+const ASSIST_WRITABLE_PAGE_TABLES: u32 = 2;
+/// Attempts to exchange an entry that the processor changes at the same time.
+const MAX_ATTEMPTS: u32 = 16;
+
+/// Handles a page fault: a descriptor table page to be mapped, a write to a page table to be emulated, or the guest's own business.
+#[inline]
+pub(super) fn page_fault<M: Machine>(ctx: &mut Ctx<'_, M>) {
+    let va = ctx.machine().fault_address();
+    let code = ctx.frame.error_code;
+    if ctx.state.context.in_kernel && code & (PRESENT | WRITE | RESERVED | FETCH) == PRESENT | WRITE && write_to_read_only(ctx, va) {
+        return;
+    }
+    if code & PRESENT == 0
+        && let Some(offset) = ctx.machine().ldt_offset(va)
+        && ctx.map_ldt_page(offset)
+    {
+        return;
+    }
+    if let Some(info) = ctx.vcpu.info() {
+        info.set_cr2(ctx.machine(), va.0);
+    }
+    // The processor always says user: both modes of the guest run in ring 3.
+    let mode = if ctx.state.context.in_kernel { 0 } else { USER };
+    inject(ctx, 14, Some(u64::from(code & !USER | mode)));
+}
+
+/// The guest's kernel wrote to a page that it sees read-only: emulated where the page is one of its level-1 tables, or device memory of which dom0 may
+/// only read. False where it is neither: the fault is the guest's.
+#[cold]
+fn write_to_read_only<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
+    let Some(root) = ctx.state.root.as_ref().map(oxen_mm::HeldTable::mfn) else { return false };
+    let Some(mapping) = ctx.hv.memory.walk(root, va) else { return false };
+    let Some(mfn) = mapping.frame() else { return false };
+    if mapping.writable {
+        // Another CPU has made the page writable since; the instruction is done again.
+        ctx.machine().flush_page_local(va);
+        return true;
+    }
+    match ctx.hv.memory.inspect(mfn) {
+        Some(info) if info.ty == FrameType::L1 && info.owner == ctx.domain.id => {
+            ctx.domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES) && write_page_table(ctx, va, mfn)
+        }
+        Some(_) => false,
+        None => ctx.domain.has_devices() && ctx.machine().is_hypervisor_mmio(mfn) && skip_write(ctx),
+    }
+}
+
+/// Decodes the instruction at rip and checks that its operand is where the fault was.
+fn decode_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<(Instruction, MemoryWrite)> {
+    let mut bytes = [0; MAX_INSTRUCTION_BYTES];
+    let got = emulate::fetch(ctx, &mut bytes);
+    let insn = Instruction::decode(bytes.get(..got)?)?;
+    let write = MemoryWrite::of(&insn, ctx.frame)?;
+    Some((insn, write))
+}
+
+/// Carries out a write to a level-1 table as the instruction would, with the new entry checked.
+fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types::Mfn) -> bool {
+    let Some((insn, write)) = decode_write(ctx) else { return false };
+    let base = emulate::segment_base(ctx, insn.segment);
+    let Some(address) = insn.effective_address(ctx.frame).map(|a| a.wrapping_add(base)) else { return false };
+    let bytes = u64::from(write.bytes);
+    if address != va.0 || !address.is_multiple_of(bytes) {
+        return false;
+    }
+    let index = Gva(address).page_offset() / 8;
+    let shift = (address % 8 * 8) as u32;
+    let mask = oxen_emul::registers::mask(write.bytes);
+    for _ in 0..MAX_ATTEMPTS {
+        let entry = ctx.machine().read_entry(table, index);
+        let old = entry >> shift & mask;
+        let Some(new) = write.apply(ctx.frame, old) else {
+            write.finish(ctx.frame, old, old);
+            ctx.frame.rip = ctx.frame.rip.wrapping_add(insn.length as u64);
+            return true;
+        };
+        let new_entry = entry & !(mask << shift) | (new & mask) << shift;
+        let owner = ctx.domain.id;
+        let result = ctx.hv.with_tables(ctx.domain, owner, |mm, tables| {
+            if mm.machine().read_entry(table, index) != entry {
+                return Ok(false);
+            }
+            mm.update_entry(tables, table, index, new_entry, false).map(|()| true)
+        });
+        match result {
+            Ok(true) => {
+                write.finish(ctx.frame, old, new);
+                ctx.frame.rip = ctx.frame.rip.wrapping_add(insn.length as u64);
+                return true;
+            }
+            // The processor or another vCPU changed the entry: once more with what it is now.
+            Ok(false) => {}
+            Err(MmError::Preempted) => return true,
+            Err(error) => {
+                ctx.hv.log_limited(format_args!("{}v{}: write to page table {table} refused: {error}", ctx.domain.id, ctx.vcpu.id));
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Lets a write to device memory that dom0 may only read pass without effect.
+fn skip_write<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
+    let Some((insn, _)) = decode_write(ctx) else { return false };
+    ctx.frame.rip = ctx.frame.rip.wrapping_add(insn.length as u64);
+    true
+}

@@ -1,0 +1,161 @@
+//! Page tables of a domain as `mm` sees them: contexts, flushes, roots, descriptor frames.
+
+use crate::Hypervisor;
+use crate::ctx::Ctx;
+use crate::domain::Domain;
+use crate::vcpu::{Placement, VcpuState};
+use alloc::vec::Vec;
+use oxen_abi::Errno;
+use oxen_hal::{FlushScope, Frames, Machine, Platform};
+use oxen_mm::{Effects, HeldTable, HeldTyped, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext};
+use oxen_types::{CpuSet, DomId, Gva, Mfn, VcpuId};
+
+/// Page-table entries that one call may look at before the guest may take interrupts.
+pub(crate) const BUDGET: u32 = 64 * 1024;
+
+/// Which device memory a domain may map: the hardware domain all of it, for reading only where the hypervisor uses it itself.
+#[derive(Debug)]
+pub(crate) struct Mmio<'a, M> {
+    machine: &'a M,
+    allowed: bool,
+}
+
+impl<M: Frames + Platform> MmioPolicy for Mmio<'_, M> {
+    fn mmio_access(&self, mfn: Mfn) -> MmioAccess {
+        if !self.allowed {
+            MmioAccess::Refused
+        } else if self.machine.is_hypervisor_mmio(mfn) {
+            MmioAccess::ReadOnly
+        } else {
+            MmioAccess::ReadWrite
+        }
+    }
+}
+
+/// On which CPUs translations are dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FlushTarget {
+    /// The calling one.
+    Local,
+    /// All that may have translations of the domain.
+    All,
+    /// Those that run the vCPUs of a bitmap at this guest address.
+    Vcpus(Gva),
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// Works on `owner`'s page tables under their lock, and does what the work leaves to the caller.
+    #[inline]
+    pub(crate) fn with_tables<R>(
+        &self,
+        owner: &Domain,
+        foreign: DomId,
+        f: impl FnOnce(&Mm<M>, &mut MmuContext<'_, Mmio<'_, M>>) -> R,
+    ) -> R {
+        let policy = Mmio { machine: self.machine, allowed: owner.has_devices() };
+        let mut tables = owner.page_tables.lock();
+        let mut ctx = MmuContext::new(&mut tables, owner.id, &owner.dirty_cpus, &policy, owner.has_devices(), BUDGET).with_foreign(foreign);
+        let result = f(&self.memory, &mut ctx);
+        let effects = ctx.effects;
+        drop(tables);
+        if effects != Effects::default() {
+            self.after_tables(owner, effects);
+        }
+        result
+    }
+
+    #[cold]
+    fn after_tables(&self, owner: &Domain, effects: Effects) {
+        if effects.upper_changed {
+            self.machine.flush_remote(&owner.dirty_cpus, FlushScope::All);
+        }
+    }
+
+    /// Takes a use of a root table. Restarts by itself where the work is long; only for contexts that come from the hypervisor.
+    pub(crate) fn get_root(&self, owner: &Domain, mfn: Mfn) -> Result<HeldTable, MmError> {
+        loop {
+            match self.with_tables(owner, owner.id, |mm, ctx| mm.get_table(ctx, mfn, Level::L4)) {
+                Err(MmError::Preempted) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Gives a use of a root table back.
+    pub(crate) fn put_root(&self, owner: &Domain, root: HeldTable) {
+        let mut root = Some(root);
+        while let Some(table) = root.take() {
+            root = self.with_tables(owner, owner.id, |mm, ctx| mm.put_table(ctx, table)).err();
+        }
+    }
+
+    /// Takes uses of frames as descriptor tables; all or none.
+    pub(crate) fn take_descriptor_frames(&self, owner: &Domain, frames: &[Mfn]) -> Result<Vec<HeldTyped>, Errno> {
+        let mut held = Vec::new();
+        for &mfn in frames {
+            match self.with_tables(owner, owner.id, |mm, ctx| mm.get_descriptors(ctx, mfn)) {
+                Ok(frame) => held.push(frame),
+                Err(error) => {
+                    held.into_iter().for_each(|frame| self.memory.put_typed(frame));
+                    return Err(if error == MmError::Preempted { Errno::ERESTART } else { Errno::EINVAL });
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// Replaces the GDT of a vCPU.
+    pub(crate) fn replace_gdt(&self, state: &mut VcpuState, frames: Vec<HeldTyped>, entries: u32) {
+        let old = core::mem::replace(&mut state.gdt_frames, frames);
+        state.gdt_entries = entries;
+        old.into_iter().for_each(|frame| self.memory.put_typed(frame));
+    }
+
+    /// Gives the LDT pages of a vCPU back, as nothing maps them any more.
+    pub(crate) fn drop_ldt(&self, state: &mut VcpuState) {
+        for frame in state.ldt_frames.iter_mut().filter_map(Option::take) {
+            self.memory.put_typed(frame);
+        }
+    }
+}
+
+impl<M: Machine> Ctx<'_, M> {
+    /// The frame numbers of the vCPU's GDT.
+    pub(crate) fn gdt_mfns(&self) -> Vec<Mfn> {
+        self.state.gdt_frames.iter().map(HeldTyped::mfn).collect()
+    }
+
+    /// Drops translations.
+    #[inline]
+    pub(crate) fn flush(&self, target: FlushTarget, scope: FlushScope) -> Result<(), Errno> {
+        match (target, scope) {
+            (FlushTarget::Local, FlushScope::Page(va)) => self.machine().flush_page_local(va),
+            (FlushTarget::Local, FlushScope::All) => self.machine().flush_local(scope),
+            (FlushTarget::All, _) => self.machine().flush_remote(&self.domain.dirty_cpus, scope),
+            (FlushTarget::Vcpus(mask), _) => {
+                let cpus = self.cpus_of_mask(mask)?;
+                self.machine().flush_remote(&cpus, scope);
+            }
+        }
+        Ok(())
+    }
+
+    /// The CPUs that run the vCPUs of a bitmap in guest memory.
+    fn cpus_of_mask(&self, mask: Gva) -> Result<CpuSet, Errno> {
+        let cpus = CpuSet::new();
+        let words = self.domain.max_vcpus().div_ceil(64);
+        for word in 0..words {
+            let mut bits: u64 = self.read_element(mask, word.into())?;
+            while bits != 0 {
+                let id = word * 64 + bits.trailing_zeros();
+                bits &= bits - 1;
+                if let Some(vcpu) = self.domain.vcpu(VcpuId(id))
+                    && let Placement::Running(cpu) = *vcpu.place.lock()
+                {
+                    cpus.insert(cpu);
+                }
+            }
+        }
+        Ok(cpus)
+    }
+}
