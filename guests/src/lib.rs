@@ -26,6 +26,7 @@ pub mod sys;
 pub mod time;
 pub mod trap;
 pub mod user;
+pub mod vcpu;
 
 /// Makes `$run` the body of the kernel called `$name`.
 ///

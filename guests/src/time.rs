@@ -78,10 +78,12 @@ pub const MS: u64 = 1_000_000;
 pub fn spin_until(timeout_ns: u64, mut done: impl FnMut() -> bool) -> bool {
     let deadline = now() + timeout_ns;
     loop {
+        // The clock first: this loop may be held up for longer than the timeout, which must not decide the answer.
+        let late = now() > deadline;
         if done() {
             return true;
         }
-        if now() > deadline {
+        if late {
             return false;
         }
         cpu::relax();

@@ -239,6 +239,16 @@ pub fn default_flags(vector: u8) -> u8 {
     4 | if matches!(vector, 3 | 4 | 128) { 3 } else { 0 }
 }
 
+/// Fills the trap table of a vCPU context, which is indexed by vector.
+pub fn fill_table(table: &mut [TrapInfo; 256]) {
+    // SAFETY: filled at link time.
+    let stubs = unsafe { &guest_trap_table };
+    for stub in &stubs[..35] {
+        let vector = stub[0] as u8;
+        table[usize::from(vector)] = trap_entry(vector, default_flags(vector));
+    }
+}
+
 /// Registers every stub as trap handler, and the event and failsafe callbacks.
 pub fn init() {
     let mut table = [TrapInfo::default(); 36];
