@@ -105,6 +105,18 @@ fn bare_build(ws: &Workspace, toolchain: &BareToolchain, title: &str, flags: &[S
         .run()
 }
 
+/// Builds the instruction-counting QEMU plugin for the host.
+pub fn counting_plugin(ws: &Workspace) -> Result<PathBuf> {
+    setup::compile_tools(ws)?;
+    let target = ws.target.join("plugin");
+    Tool::new(ws, "cargo", "Building the instruction counter")
+        .args(["build", "--release", "--package", "oxen-instruction-count"])
+        .without_env(INHERITED)
+        .env("CARGO_TARGET_DIR", &target)
+        .run()?;
+    Ok(target.join("release/liboxen_instruction_count.so"))
+}
+
 /// The program without its debug sections, keeping the symbol table: GRUB loads every section of a multiboot2 ELF, and
 /// line tables would cost memory on every machine.
 fn without_line_tables(ws: &Workspace, elf: &Path) -> Result<Vec<u8>> {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::compile;
 use crate::cpio::Archive;
+use crate::debian_tools;
 use crate::debs;
 use crate::kmod::Modules;
 use crate::ui;
@@ -81,15 +82,40 @@ pub fn default_image(ws: &Workspace, overrides: &Overrides) -> Result<Image> {
 /// The image of one flavour with the programs of `dom0-tools/`; `None` when the configured archive does not have it.
 pub fn image(ws: &Workspace, flavour: Flavour) -> Result<Option<Image>> {
     let Some(kernel) = kernel(ws, flavour)? else { return Ok(None) };
-    let programs = files_in(&compile::dom0_programs(ws)?)?;
-    let initrd = initramfs(ws, &kernel, &programs)?;
+    let initrd = initramfs(ws, &kernel, &own_programs(ws)?)?;
+    Ok(Some(Image { kernel: kernel.bzimage, initrd: Some(initrd) }))
+}
+
+/// The stock image with our tools and Debian's own `xl` and xenstored.
+pub fn image_with_xl(ws: &Workspace) -> Result<Option<Image>> {
+    let Some(kernel) = kernel(ws, Flavour::Stock)? else { return Ok(None) };
+    let mut extras = own_programs(ws)?;
+    extras.extend(debian_tools::files(ws)?);
+    let initrd = initramfs(ws, &kernel, &extras)?;
+    Ok(Some(Image { kernel: kernel.bzimage, initrd: Some(initrd) }))
+}
+
+/// The static programs of `dom0-tools/` and where they go.
+fn own_programs(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    Ok(as_programs(files_in(&compile::dom0_programs(ws)?)?))
+}
+
+fn as_programs(files: Vec<PathBuf>) -> Vec<(String, PathBuf)> {
+    files.into_iter().map(|file| (format!("usr/sbin/{}", name_of(&file)), file)).collect()
+}
+
+/// The stock image with the micro-benchmarks.
+pub fn image_with_bench(ws: &Workspace) -> Result<Option<Image>> {
+    let Some(kernel) = kernel(ws, Flavour::Stock)? else { return Ok(None) };
+    let programs = compile::static_programs(ws, "oxen-bench", &ws.target.join("bench-programs"))?;
+    let initrd = initramfs(ws, &kernel, &as_programs(programs))?;
     Ok(Some(Image { kernel: kernel.bzimage, initrd: Some(initrd) }))
 }
 
 /// An unpacked kernel package.
 pub struct Kernel {
     /// `6.1.0-56-amd64`.
-    pub release: String,
+    release: String,
     /// The boot file.
     pub bzimage: PathBuf,
     modules: PathBuf,
@@ -135,14 +161,17 @@ pub fn kernel(ws: &Workspace, flavour: Flavour) -> Result<Option<Kernel>> {
     Ok(Some(Kernel { release, bzimage, modules }))
 }
 
-/// Assembles the initramfs of a kernel with extra programs (for `/usr/sbin`), once for each content.
-pub fn initramfs(ws: &Workspace, kernel: &Kernel, programs: &[PathBuf]) -> Result<PathBuf> {
+/// Assembles the initramfs of a kernel with extra programs, each with its place; once for each content.
+fn initramfs(ws: &Workspace, kernel: &Kernel, extras: &[(String, PathBuf)]) -> Result<PathBuf> {
     let recipe = ws.root.join("boot/dom0");
     let mut own = files_in(&recipe)?;
     own.extend(files_in(&recipe.join("tests"))?);
     let mut key = Key::new("initramfs", RECIPE).value(&kernel.release);
-    for file in own.iter().chain(programs) {
+    for file in &own {
         key = key.value(file).file(file)?;
+    }
+    for (place, file) in extras {
+        key = key.value(place).file(file)?;
     }
     let path = ws.cache.join("initrd").join(format!("{}-{}.gz", kernel.release, key.finish()));
     if path.exists() {
@@ -153,8 +182,8 @@ pub fn initramfs(ws: &Workspace, kernel: &Kernel, programs: &[PathBuf]) -> Resul
     ui::step(&format!("Assembling dom0's initramfs for {}", kernel.release), || {
         let mut archive = Archive::default();
         base_files(&mut archive, &recipe, &busybox)?;
-        for file in programs {
-            archive.file(&format!("usr/sbin/{}", name_of(file)), 0o755, &fs::read(file)?);
+        for (place, file) in extras {
+            archive.file(place, 0o755, &fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
         }
         add_modules(ws, &mut archive, &recipe, kernel)?;
         write_if_changed(&path, &compile::gzip(&archive.finish())?)
@@ -213,9 +242,4 @@ fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// The stock image with Debian's own `xl` and xenstored in it.
-pub fn image_with_xl(ws: &Workspace) -> Result<Option<Image>> {
-    image(ws, Flavour::Stock)
 }

@@ -16,53 +16,79 @@ const RECIPE: u32 = 1;
 /// GRUB modules for both firmwares: the loader, the file systems it may meet, the console and the screen.
 const MODULES: &[&str] = &["normal", "configfile", "echo", "multiboot2", "linux", "iso9660", "gzio", "serial", "terminal", "search", "search_fs_file", "reboot", "halt", "video", "all_video"];
 
+/// What GRUB says before it loads anything; boot times are counted from here.
+pub const GRUB_SAYS: &str = "Loading...";
+
 /// What GRUB finds on the image and how it starts it.
 #[derive(Debug, Clone, Default)]
 pub struct BootFiles {
-    /// The multiboot2 program: `oxen.gz` or Xen.
-    pub hypervisor: PathBuf,
-    /// Its command line.
-    pub options: String,
+    /// The multiboot2 program, `oxen.gz` or Xen, with its command line; without one, the kernel is booted directly.
+    pub hypervisor: Option<(PathBuf, String)>,
     /// The modules in order, each with its command line: the dom0 kernel, then usually its initrd.
     pub modules: Vec<(PathBuf, String)>,
+    /// Load everything, then reset instead of starting it: what remains is the loader's own cost.
+    pub only_load: bool,
 }
 
 impl BootFiles {
     /// A hypervisor with a dom0 kernel and optionally an initrd.
     pub fn new(hypervisor: &Path, options: &str, kernel: &Path, cmdline: &str, initrd: Option<&Path>) -> Self {
+        Self { hypervisor: Some((hypervisor.to_path_buf(), options.to_owned())), ..Self::bare(kernel, cmdline, initrd) }
+    }
+
+    /// A kernel without a hypervisor.
+    pub fn bare(kernel: &Path, cmdline: &str, initrd: Option<&Path>) -> Self {
         let mut modules = vec![(kernel.to_path_buf(), cmdline.to_owned())];
         modules.extend(initrd.map(|path| (path.to_path_buf(), String::new())));
-        Self { hypervisor: hypervisor.to_path_buf(), options: options.to_owned(), modules }
+        Self { hypervisor: None, modules, only_load: false }
     }
 
-    /// Each file with its name on the image, the hypervisor first.
-    fn files(&self) -> Vec<(String, &Path)> {
-        let extension = if self.hypervisor.extension().is_some_and(|ext| ext == "gz") { ".gz" } else { "" };
-        let mut files = vec![(format!("/boot/hypervisor{extension}"), self.hypervisor.as_path())];
+    /// The hypervisor's name on the image; GRUB unpacks gzip by its content, people go by the name.
+    fn hypervisor_name(&self) -> Option<&'static str> {
+        let (path, _) = self.hypervisor.as_ref()?;
+        Some(if path.extension().is_some_and(|ext| ext == "gz") { "/boot/hypervisor.gz" } else { "/boot/hypervisor" })
+    }
+
+    /// The modules' names on the image.
+    fn module_names(&self) -> Vec<String> {
         let names = ["vmlinuz".to_owned(), "initrd".to_owned()].into_iter().chain((2..).map(|n| format!("module{n}")));
-        files.extend(names.zip(&self.modules).map(|(name, (path, _))| (format!("/boot/{name}"), path.as_path())));
-        files
+        names.take(self.modules.len()).map(|name| format!("/boot/{name}")).collect()
     }
 
-    /// GRUB's configuration: one entry, started at once after `timeout` seconds, on serial and screen.
+    /// Each file with its name on the image.
+    fn files(&self) -> Vec<(String, &Path)> {
+        let hypervisor = self.hypervisor_name().zip(self.hypervisor.as_ref()).map(|(name, (path, _))| (name.to_owned(), path.as_path()));
+        let modules = self.module_names().into_iter().zip(self.modules.iter().map(|(path, _)| path.as_path()));
+        hypervisor.into_iter().chain(modules).collect()
+    }
+
+    /// GRUB's configuration: one entry, started by itself after `timeout` seconds, on serial and screen.
     fn grub_cfg(&self, timeout: u32) -> String {
-        let files = self.files();
         let mut cfg = format!(
-            "serial --unit=0 --speed=115200\nterminal_input serial console\nterminal_output serial console\nset default=0\nset timeout={timeout}\nmenuentry 'Oxen' {{\n  multiboot2 {} {}\n",
-            files[0].0,
-            grub_words(&self.options)
+            "serial --unit=0 --speed=115200\nterminal_input serial console\nterminal_output serial console\nset default=0\nset timeout={timeout}\nmenuentry 'Oxen' {{\n  echo {GRUB_SAYS}\n"
         );
-        for ((name, _), (_, cmdline)) in files[1..].iter().zip(&self.modules) {
+        if let Some((name, (_, options))) = self.hypervisor_name().zip(self.hypervisor.as_ref()) {
+            cfg.push_str(&format!("  multiboot2 {name} {}\n", grub_words(options)));
+        }
+        for (n, (name, (_, cmdline))) in self.module_names().into_iter().zip(&self.modules).enumerate() {
             // The kernel and the initrd are unpacked by those who need them; GRUB would only be slower at it.
-            cfg.push_str(&format!("  module2 --nounzip {name} {}\n", grub_words(cmdline)));
+            let command = match (self.hypervisor.is_some(), n) {
+                (true, _) => "module2 --nounzip",
+                (false, 0) => "linux",
+                (false, _) => "initrd",
+            };
+            cfg.push_str(&format!("  {command} {name} {}\n", grub_words(cmdline)));
+        }
+        if self.only_load {
+            cfg.push_str("  reboot\n");
         }
         cfg.push_str("}\n");
         cfg
     }
 
     fn key(&self) -> Result<Key> {
-        let mut key = Key::new("iso", RECIPE).value(self.grub_cfg(0)).file(&self.hypervisor)?;
-        for (path, _) in &self.modules {
+        let mut key = Key::new("iso", RECIPE).value(self.grub_cfg(0));
+        for (_, path) in self.files() {
             key = key.file(path)?;
         }
         Ok(key)

@@ -7,6 +7,7 @@ mod bench;
 mod cases;
 mod compile;
 mod cpio;
+mod debian_tools;
 mod debs;
 mod disk;
 mod dom0;

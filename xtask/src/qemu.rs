@@ -65,6 +65,8 @@ pub struct Machine {
     pub nics: Vec<&'static str>,
     /// Whether a reset ends the emulator.
     pub ends_at_reset: bool,
+    /// Whether the time stamp counter counts executed instructions: deterministic, one processor, slow.
+    pub counts_instructions: bool,
     /// Further QEMU arguments.
     pub extra: Vec<String>,
 }
@@ -80,6 +82,7 @@ impl Default for Machine {
             disks: Vec::new(),
             nics: Vec::new(),
             ends_at_reset: true,
+            counts_instructions: false,
             extra: Vec::new(),
         }
     }
@@ -96,7 +99,9 @@ impl Machine {
         };
         add(&["-machine", board, "-cpu", &self.cpu, "-m", &self.memory_mib.to_string(), "-smp", &self.cpus.to_string()]);
         add(&["-nodefaults", "-vga", "std"]);
-        if has_kvm() {
+        if self.counts_instructions {
+            add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+        } else if has_kvm() {
             add(&["-accel", "kvm"]);
         }
         if self.firmware == Firmware::Uefi {
@@ -172,6 +177,21 @@ pub struct Transcript {
     pub end: End,
     /// Wall-clock time.
     pub took: Duration,
+    /// How much raw output had come at which time.
+    arrivals: Vec<(usize, Duration)>,
+    raw: Vec<u8>,
+}
+
+impl Transcript {
+    /// Wall-clock time from the first appearance of one text to the first appearance of another.
+    pub fn between(&self, from: &str, to: &str) -> Option<Duration> {
+        self.first_seen(to)?.checked_sub(self.first_seen(from)?)
+    }
+
+    fn first_seen(&self, text: &str) -> Option<Duration> {
+        let at = self.raw.windows(text.len()).position(|window| window == text.as_bytes())?;
+        self.arrivals.iter().find(|(length, _)| *length > at).map(|(_, time)| *time)
+    }
 }
 
 /// Boots a machine and reads its serial port until it ends, `stop` matches, or the time is up.
@@ -201,6 +221,7 @@ pub fn run(args: &[String], log: &Path, stop: Option<&Regex>, limit: Duration) -
     });
     let mut file = fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut bytes = Vec::new();
+    let mut arrivals = Vec::new();
     let mut deadline = started + limit;
     let mut end = End::TimedOut;
     let mut searched = 0;
@@ -209,6 +230,7 @@ pub fn run(args: &[String], log: &Path, stop: Option<&Regex>, limit: Duration) -
             Ok(chunk) => {
                 file.write_all(&chunk)?;
                 bytes.extend_from_slice(&chunk);
+                arrivals.push((bytes.len(), started.elapsed()));
                 let tail = String::from_utf8_lossy(&bytes[searched..]).into_owned();
                 if end == End::TimedOut && stop.is_some_and(|stop| stop.is_match(&tail)) {
                     end = End::Text;
@@ -233,7 +255,7 @@ pub fn run(args: &[String], log: &Path, stop: Option<&Regex>, limit: Duration) -
     if end == End::EmulatorFailed {
         text.push_str(&fs::read_to_string(&errors).unwrap_or_default());
     }
-    Ok(Transcript { text, end, took: started.elapsed() })
+    Ok(Transcript { text, end, took: started.elapsed(), arrivals, raw: bytes })
 }
 
 /// An emulator that does not outlive its user.

@@ -81,6 +81,7 @@ pub fn run(ws: &Workspace, options: &Options, machine: &MachineOptions) -> Resul
         nics: vec!["virtio-net-pci"],
         ends_at_reset: false,
         extra: machine.qemu.clone(),
+        ..Machine::default()
     };
     let scratch = tempfile::tempdir()?;
     let mut args = machine_spec.arguments(scratch.path())?;

@@ -6,6 +6,6 @@ sleep 60 & child=$!
 kill -TERM $child; wait $child
 [ $? = 143 ] || fail "signal"
 awk 'BEGIN { for (i = 0; i < 8000; i++) a[i] = "value " i; s = 0; for (i in a) s++; exit s != 8000 }' || fail "memory"
-awk 'BEGIN { x = 0; for (i = 1; i <= 20000; i++) x += sqrt(i) * 1.5; exit !(x > 2828532 && x < 2828534) }' || fail "floating point"
+awk 'BEGIN { x = 0; for (i = 1; i <= 20000; i++) x += i / 3; exit (x > 66669999 && x < 66670001) ? 0 : 1 }' || fail "floating point"
 busybox sh -c 'kill -SEGV $$'; [ $? = 139 ] || fail "segmentation fault"
 ok

@@ -1,0 +1,77 @@
+//! Debian's own Xen tools for the dom0 image: `xl`, `xenstored` and the libraries they need, out of their packages.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::debs;
+use crate::process::query;
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// The package with the programs.
+const TOOLS: &str = "xen-utils-4.17";
+
+/// The programs, all in one directory of the package.
+const PROGRAMS: &[&str] = &["xl", "xenstored", "xen-init-dom0"];
+const PROGRAM_DIR: &str = "usr/lib/xen-4.17/bin";
+
+/// The packages whose libraries the programs may need.
+const LIBRARIES: &[&str] = &[
+    "libc6",
+    "libxencall1",
+    "libxendevicemodel1",
+    "libxenevtchn1",
+    "libxenforeignmemory1",
+    "libxengnttab1",
+    "libxenhypfs1",
+    "libxenmisc4.17",
+    "libxenstore4",
+    "libxentoolcore1",
+    "libxentoollog1",
+    "libyajl2",
+    "libuuid1",
+    "zlib1g",
+    "liblzma5",
+    "libzstd1",
+];
+
+/// Where each file goes in the image, and where it is here.
+pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    setup::compile_tools(ws)?;
+    let tools = debs::unpack(ws, TOOLS, &["./usr/lib/xen-4.17/bin"])?;
+    let mut directories = Vec::new();
+    for package in LIBRARIES {
+        let root = debs::unpack(ws, package, &[])?;
+        directories.extend(["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| root.join(dir)));
+    }
+    let mut files = Vec::new();
+    let mut pending = Vec::new();
+    for program in PROGRAMS {
+        let path = tools.join(PROGRAM_DIR).join(program);
+        pending.push(path.clone());
+        files.push((format!("usr/sbin/{program}"), path));
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(path) = pending.pop() {
+        for name in needed(&path)? {
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            let library = directories.iter().map(|dir| dir.join(&name)).find(|file| file.exists()).with_context(|| format!("no package has {name}"))?;
+            let library = fs::canonicalize(library)?;
+            let dir = if name.starts_with("ld-") { "lib64" } else { "lib/x86_64-linux-gnu" };
+            files.push((format!("{dir}/{name}"), library.clone()));
+            pending.push(library);
+        }
+    }
+    Ok(files)
+}
+
+/// The libraries that a program or library names.
+fn needed(file: &Path) -> Result<Vec<String>> {
+    let text = query("objdump", &["-p", &file.to_string_lossy()]).with_context(|| format!("objdump cannot read {}", file.display()))?;
+    Ok(text.lines().filter_map(|line| line.trim().strip_prefix("NEEDED")).map(|name| name.trim().to_owned()).collect())
+}
