@@ -29,7 +29,7 @@ pub struct IoApicEntry {
 }
 
 /// What the MADT says.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Madt {
     /// Machine address of the local APICs' registers.
     pub local_apic: Maddr,
@@ -46,8 +46,14 @@ pub struct Madt {
 }
 
 /// Where ISA interrupts are without an override: line of the same number, edge, active high.
-fn identity_isa_lines() -> [IrqLine; 16] {
-    core::array::from_fn(|i| IrqLine { gsi: i as u32, trigger: LineTrigger::Edge, polarity: LinePolarity::High })
+const fn identity_isa_lines() -> [IrqLine; 16] {
+    let mut lines = [IrqLine { gsi: 0, trigger: LineTrigger::Edge, polarity: LinePolarity::High }; 16];
+    let mut i = 0;
+    while i < lines.len() {
+        lines[i].gsi = i as u32;
+        i += 1;
+    }
+    lines
 }
 
 /// The line that an interrupt source override describes. `flags` are the MPS INTI flags (table 5.26 of the specification): two bits
@@ -60,21 +66,28 @@ pub fn override_line(gsi: u32, flags: u16) -> IrqLine {
 }
 
 impl Madt {
-    /// Decodes the table.
-    pub fn parse(memory: &impl Physical, table: Table) -> Result<Self, TableError> {
+    /// Nothing known yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            local_apic: Maddr(0),
+            has_legacy_pic: false,
+            processors: FixedList::new(),
+            ignored_processors: 0,
+            io_apics: FixedList::new(),
+            isa: identity_isa_lines(),
+        }
+    }
+
+    /// Decodes the table into this value, which is new.
+    pub fn parse(&mut self, memory: &impl Physical, table: Table) -> Result<(), TableError> {
         let mut fixed = [0; HEADER_BYTES + 8];
         if !table.read(memory, 0, &mut fixed) {
             return Err(TableError::BadLength(table.signature, table.len_bytes));
         }
         let bad = TableError::BadLength(table.signature, table.len_bytes);
-        let mut madt = Self {
-            local_apic: Maddr(u64::from(u32_at(&fixed, HEADER_BYTES).ok_or(bad)?)),
-            has_legacy_pic: fixed[HEADER_BYTES + 4] & 1 != 0,
-            processors: FixedList::new(),
-            ignored_processors: 0,
-            io_apics: FixedList::new(),
-            isa: identity_isa_lines(),
-        };
+        self.local_apic = Maddr(u64::from(u32_at(&fixed, HEADER_BYTES).ok_or(bad)?));
+        self.has_legacy_pic = fixed[HEADER_BYTES + 4] & 1 != 0;
         let mut offset = fixed.len() as u32;
         while offset < table.len_bytes {
             let mut head = [0; 2];
@@ -87,16 +100,16 @@ impl Madt {
                 return Err(bad);
             }
             // An entry too short for its type is passed over: the fields that it lacks cannot be guessed.
-            let _ = madt.add(entry);
+            let _ = self.add(entry);
             offset += u32::from(head[1]);
         }
-        if madt.processors.is_empty() {
+        if self.processors.is_empty() {
             return Err(TableError::NoProcessor);
         }
-        if madt.io_apics.is_empty() {
+        if self.io_apics.is_empty() {
             return Err(TableError::NoIoApic);
         }
-        Ok(madt)
+        Ok(())
     }
 
     /// Takes in one entry; `None` where it is too short.
@@ -142,6 +155,12 @@ impl Madt {
     }
 }
 
+impl Default for Madt {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -157,7 +176,8 @@ mod tests {
         let mut memory = FakeMemory::default();
         memory.0.insert(0x1000, table(b"APIC", &body));
         let opened = Table::open(&memory, Maddr(0x1000)).unwrap();
-        Madt::parse(&memory, opened)
+        let mut madt = Madt::new();
+        madt.parse(&memory, opened).map(|()| madt)
     }
 
     const IO_APIC: &[u8] = &[1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0];

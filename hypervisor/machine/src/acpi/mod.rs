@@ -5,11 +5,11 @@ pub mod madt;
 pub mod small;
 pub mod tables;
 
+use crate::apic::START_UP_LEVEL;
 use crate::list::FixedList;
-use core::cell::RefCell;
 use fadt::Fadt;
 use madt::Madt;
-use oxen_sync::OnceCell;
+use oxen_sync::{OnceCell, SpinGuard, SpinLock, level};
 use oxen_types::{Maddr, PAGE_SIZE};
 use small::{MAX_MMCFG, MmcfgRange};
 use tables::{Physical, RootPointer, RootTable, Signature, Table, TableError, u64_at};
@@ -31,26 +31,37 @@ pub struct Tables {
     pub s5: Option<(u8, u8)>,
 }
 
-static TABLES: OnceCell<Tables> = OnceCell::new();
+/// The tables are several KiB and start-up runs on a small stack: they are decoded in place. The lock is taken once and never given back.
+static STORAGE: SpinLock<Tables, START_UP_LEVEL> = SpinLock::new(Tables {
+    root_pointer: None,
+    madt: Madt::new(),
+    fadt: Fadt::new(),
+    hpet: None,
+    mmcfg: FixedList::new(),
+    s5: None,
+});
+static TABLES: OnceCell<SpinGuard<'static, Tables, START_UP_LEVEL>> = OnceCell::new();
 
 /// The decoded tables; `None` before [`init`].
 #[must_use]
 pub fn tables() -> Option<&'static Tables> {
-    TABLES.get()
+    TABLES.get().map(|guard| &**guard)
 }
 
 /// Most pages of firmware tables that stay mapped for further reads. Beyond it a page is mapped anew each time.
 const MAPPED_PAGES: usize = 128;
 
+/// The pages that are mapped: address and where.
+static MAPPED: SpinLock<FixedList<(u64, usize), MAPPED_PAGES>, TABLE_PAGES> = SpinLock::new(FixedList::new());
+/// The lock is held while a page is mapped, which takes the lock of the page tables.
+const TABLE_PAGES: u8 = level::ALLOCATOR - 2;
+
 /// Physical memory that holds firmware tables, through mappings that stay for ever.
-struct MachineMemory {
-    /// Page and where it is mapped; the boot CPU alone reads tables.
-    mapped: RefCell<FixedList<(u64, usize), MAPPED_PAGES>>,
-}
+struct MachineMemory;
 
 impl MachineMemory {
-    fn page(&self, page: u64) -> usize {
-        let mut mapped = self.mapped.borrow_mut();
+    fn page(page: u64) -> usize {
+        let mut mapped = MAPPED.lock();
         if let Some((_, virt)) = mapped.iter().find(|(p, _)| *p == page) {
             return virt;
         }
@@ -68,7 +79,7 @@ impl Physical for MachineMemory {
         let mut done = 0;
         while at < end {
             let n = (PAGE_SIZE - at % PAGE_SIZE).min(end - at) as usize;
-            let virt = self.page(at - at % PAGE_SIZE) + (at % PAGE_SIZE) as usize;
+            let virt = Self::page(at - at % PAGE_SIZE) + (at % PAGE_SIZE) as usize;
             for (i, byte) in to[done..done + n].iter_mut().enumerate() {
                 // SAFETY: the page is mapped readable and stays so; the bytes belong to the firmware and are only read.
                 *byte = unsafe { ((virt + i) as *const u8).read_volatile() };
@@ -91,7 +102,7 @@ pub struct LoaderHints<'a> {
 
 /// Finds and decodes the tables. An error means that the machine cannot be used: without the MADT there is no way to interrupts.
 pub fn init(hints: LoaderHints<'_>) -> Result<&'static Tables, TableError> {
-    let memory = MachineMemory { mapped: RefCell::new(FixedList::new()) };
+    let memory = MachineMemory;
     let address = hints
         .efi_system_table
         .and_then(|at| root_pointer_from_efi(&memory, at))
@@ -103,10 +114,13 @@ pub fn init(hints: LoaderHints<'_>) -> Result<&'static Tables, TableError> {
         (None, None) => return Err(TableError::NoRootPointer),
     };
     let root = RootTable::open(&memory, pointer)?;
-    let found = decode(&memory, &root, address)?;
-    // A second call finds the first one's result, which is the same.
-    let _ = TABLES.set(found);
-    TABLES.get().ok_or(TableError::NoRootPointer)
+    if let Some(mut storage) = STORAGE.try_lock() {
+        storage.root_pointer = address;
+        decode(&memory, &root, &mut storage)?;
+        // The cell is empty: the lock was free.
+        let _ = TABLES.set(storage);
+    }
+    tables().ok_or(TableError::NoRootPointer)
 }
 
 fn read_root_pointer(memory: &impl Physical, at: Maddr) -> Result<RootPointer, TableError> {
@@ -117,25 +131,22 @@ fn read_root_pointer(memory: &impl Physical, at: Maddr) -> Result<RootPointer, T
     RootPointer::parse(&bytes)
 }
 
-fn decode(memory: &MachineMemory, root: &RootTable, root_pointer: Option<Maddr>) -> Result<Tables, TableError> {
+fn decode(memory: &MachineMemory, root: &RootTable, to: &mut Tables) -> Result<(), TableError> {
     for broken in root.tables(memory).filter_map(Result::err) {
         crate::log!("ACPI: {broken}; the table is not used");
     }
-    let madt = Madt::parse(memory, root.find(memory, *b"APIC")?)?;
-    let fadt = match root.find(memory, *b"FACP") {
-        Ok(table) => Fadt::parse(memory, table),
-        Err(e) => {
-            crate::log!("ACPI: {e}: no PM timer, no ACPI reset and no power off");
-            Fadt { has_rtc: true, ..Fadt::default() }
-        }
-    };
-    let hpet = root.find(memory, *b"HPET").ok().and_then(|t| small::hpet_address(memory, t));
-    let mmcfg = root.find(memory, *b"MCFG").map(|t| small::mmcfg_ranges(memory, t)).unwrap_or_default();
-    let dsdt = fadt.dsdt.and_then(|at| Table::open(memory, at).ok()).filter(|t| t.signature == Signature(*b"DSDT"));
-    let s5 = dsdt.and_then(|t| fadt::find_s5(memory, t)).or_else(|| {
+    to.madt.parse(memory, root.find(memory, *b"APIC")?)?;
+    match root.find(memory, *b"FACP") {
+        Ok(table) => to.fadt = Fadt::parse(memory, table),
+        Err(e) => crate::log!("ACPI: {e}: no PM timer, no ACPI reset and no power off"),
+    }
+    to.hpet = root.find(memory, *b"HPET").ok().and_then(|t| small::hpet_address(memory, t));
+    to.mmcfg = root.find(memory, *b"MCFG").map(|t| small::mmcfg_ranges(memory, t)).unwrap_or_default();
+    let dsdt = to.fadt.dsdt.and_then(|at| Table::open(memory, at).ok()).filter(|t| t.signature == Signature(*b"DSDT"));
+    to.s5 = dsdt.and_then(|t| fadt::find_s5(memory, t)).or_else(|| {
         root.tables(memory).flatten().filter(|t| t.signature == Signature(*b"SSDT")).find_map(|t| fadt::find_s5(memory, t))
     });
-    Ok(Tables { root_pointer, madt, fadt, hpet, mmcfg, s5 })
+    Ok(())
 }
 
 /// The root pointer's address from the EFI configuration tables (UEFI specification 2.10, section 4.6).

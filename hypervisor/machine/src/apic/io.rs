@@ -43,7 +43,6 @@ static IO_APICS: SpinLock<FixedList<IoApic, MAX_IO_APICS>, HARDWARE_LEVEL> = Spi
 
 /// Maps the I/O APICs and masks all their lines. Returns one more than the highest line number.
 pub(crate) fn init(entries: impl Iterator<Item = IoApicEntry>) -> u32 {
-    let mut apics = IO_APICS.lock();
     let mut nr_lines = 0;
     for entry in entries {
         let page = Maddr(entry.address.0 & !0xfff);
@@ -67,7 +66,7 @@ pub(crate) fn init(entries: impl Iterator<Item = IoApicEntry>) -> u32 {
             apic.gsi_base.saturating_add(apic.nr_lines - 1)
         );
         nr_lines = nr_lines.max(apic.gsi_base.saturating_add(apic.nr_lines));
-        apics.push(apic);
+        IO_APICS.lock().push(apic);
     }
     nr_lines
 }

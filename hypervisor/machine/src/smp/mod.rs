@@ -5,14 +5,14 @@ mod trampoline;
 
 use crate::acpi::madt::Processor;
 use crate::acpi::Tables;
-use crate::apic::{local, vectors};
+use crate::apic::{START_UP_LEVEL, local, vectors};
 use crate::list::FixedList;
 use crate::time::skew::Skew;
 use crate::{X86, apic, memory, paging, percpu, time};
 use core::arch::{asm, x86_64::__cpuid_count};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use oxen_hal::Processors;
-use oxen_sync::OnceCell;
+use oxen_sync::{OnceCell, SpinGuard, SpinLock};
 use oxen_types::{CpuId, CpuSet, MAX_CPUS};
 use topology::{Cpuid, IdFields};
 use trampoline::{Parameters, Trampoline};
@@ -26,7 +26,14 @@ struct Plan {
     trampoline_root: u32,
 }
 
-static PLAN: OnceCell<Plan> = OnceCell::new();
+/// The plan is a few KiB and start-up runs on a small stack: it is made in place. The lock is taken once and never given back.
+static STORAGE: SpinLock<Plan, START_UP_LEVEL> = SpinLock::new(Plan {
+    processors: FixedList::new(),
+    fields: IdFields { thread_bits: 0, socket_bits: 0 },
+    trampoline: None,
+    trampoline_root: 0,
+});
+static PLAN: OnceCell<SpinGuard<'static, Plan, START_UP_LEVEL>> = OnceCell::new();
 static ONLINE: CpuSet = CpuSet::new();
 
 /// Set while a kick is on its way to the CPU and has not been answered.
@@ -47,8 +54,7 @@ impl Cpuid for Hardware {
 }
 
 /// Orders the processors, the boot CPU first, and keeps at most `max_cpus` of them.
-fn choose(listed: &FixedList<Processor, MAX_CPUS>, boot_apic_id: u32, max_cpus: usize) -> FixedList<Processor, MAX_CPUS> {
-    let mut chosen = FixedList::new();
+fn choose(chosen: &mut FixedList<Processor, MAX_CPUS>, listed: &FixedList<Processor, MAX_CPUS>, boot_apic_id: u32, max_cpus: usize) {
     let boot = listed.iter().find(|p| p.apic_id == boot_apic_id);
     // Firmware that does not list the boot CPU gives no ACPI id for it.
     chosen.push(boot.unwrap_or(Processor { apic_id: boot_apic_id, acpi_id: 0 }));
@@ -57,34 +63,32 @@ fn choose(listed: &FixedList<Processor, MAX_CPUS>, boot_apic_id: u32, max_cpus: 
             chosen.push(processor);
         }
     }
-    chosen
 }
 
 /// Decides which processors will run and takes what they need to start; returns their number, the boot CPU included. `max_cpus` 0 means one. The local
 /// APIC is on and the early allocator open.
 pub(crate) fn init(tables: &Tables, max_cpus: u32) -> u32 {
     let limit = (max_cpus as usize).clamp(1, MAX_CPUS);
-    let processors = choose(&tables.madt.processors, local::id(), limit);
-    let trampoline_page = if processors.len() > 1 { memory::early_alloc_low(1) } else { None };
-    if processors.len() > 1 && trampoline_page.is_none() {
-        crate::log!("No free page below 1 MiB: only the boot CPU can run");
+    let Some(mut plan) = STORAGE.try_lock() else { return nr_planned() };
+    choose(&mut plan.processors, &tables.madt.processors, local::id(), limit);
+    plan.fields = IdFields::detect(&Hardware);
+    if plan.processors.len() > 1 {
+        match memory::early_alloc_low(1) {
+            Some(page) => {
+                plan.trampoline = Some(Trampoline::install(page));
+                plan.trampoline_root = paging::trampoline_root().0 as u32;
+            }
+            None => crate::log!("No free page below 1 MiB: only the boot CPU can run"),
+        }
     }
-    let trampoline_root = if trampoline_page.is_some() { paging::trampoline_root().0 as u32 } else { 0 };
-    let plan = Plan {
-        processors,
-        fields: IdFields::detect(&Hardware),
-        trampoline: trampoline_page.map(Trampoline::install),
-        trampoline_root,
-    };
     let listed = tables.madt.processors.len() as u32 + tables.madt.ignored_processors;
-    if listed as usize > processors.len() {
-        crate::log!("{} of {listed} processors are used", processors.len());
+    if listed as usize > plan.processors.len() {
+        crate::log!("{} of {listed} processors are used", plan.processors.len());
     }
-    let count = if plan.trampoline.is_some() { processors.len() as u32 } else { 1 };
-    // A second call would find the same processors.
+    // The cell is empty: the lock was free.
     let _ = PLAN.set(plan);
     ONLINE.insert(CpuId(0));
-    count
+    nr_planned()
 }
 
 fn processor(cpu: CpuId) -> Option<Processor> {
@@ -328,9 +332,13 @@ mod tests {
 
     #[test]
     fn boot_cpu_is_first() {
-        let chosen = choose(&listed(&[4, 0, 2, 6]), 2, MAX_CPUS);
-        assert!(chosen.iter().map(|p| p.apic_id).eq([2, 4, 0, 6]));
-        assert_eq!(choose(&listed(&[4, 0, 2, 6]), 2, 1).len(), 1);
-        assert!(choose(&listed(&[4, 0]), 9, 2).iter().map(|p| p.apic_id).eq([9, 4]));
+        let ids = |list: &[u32], boot, max| {
+            let mut chosen = FixedList::new();
+            choose(&mut chosen, &listed(list), boot, max);
+            chosen.iter().map(|p: Processor| p.apic_id).collect::<alloc::vec::Vec<_>>()
+        };
+        assert_eq!(ids(&[4, 0, 2, 6], 2, MAX_CPUS), [2, 4, 0, 6]);
+        assert_eq!(ids(&[4, 0, 2, 6], 2, 1), [2]);
+        assert_eq!(ids(&[4, 0], 9, 2), [9, 4]);
     }
 }
