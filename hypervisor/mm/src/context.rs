@@ -126,13 +126,9 @@ impl<'a, P: MmioPolicy> MmuContext<'a, P> {
         self.foreign != self.owner
     }
 
-    /// Takes `n` from the budget; false where it was used up.
+    /// Takes `n` from the budget.
     #[inline]
-    pub(crate) fn spend(&mut self, n: u32) -> bool {
-        if self.budget == 0 {
-            return false;
-        }
+    pub(crate) fn spend(&mut self, n: u32) {
         self.budget = self.budget.saturating_sub(n);
-        true
     }
 }

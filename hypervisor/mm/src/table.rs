@@ -13,6 +13,8 @@ use oxen_types::{Mfn, PT_ENTRIES};
 
 /// What a level-1 table takes from the budget; it is checked in one go.
 const L1_COST: u32 = PT_ENTRIES as u32;
+/// What looking through the absent entries of another table takes from it.
+const UPPER_COST: u32 = 64;
 
 /// A use of a page table: as a root, or by a structure. Goes back through [`Mm::put_table`]; dropping it leaks the table.
 #[must_use]
@@ -187,7 +189,9 @@ impl<M: Hardware> Mm<M> {
             if old & PRESENT == 0 {
                 continue;
             }
-            let checked = if ctx.spend(1) { self.get_upper(ctx, level, old) } else { Err(MmError::Preempted) };
+            let checked = if ctx.budget == 0 { Err(MmError::Preempted) } else { self.get_upper(ctx, level, old) };
+            // Paid afterwards, so that each call, whatever its budget, gets at least one leaf further.
+            ctx.spend(1);
             match checked {
                 Ok(new) if new == old => {}
                 Ok(new) => self.machine.write_entry(mfn, index, new),
@@ -203,6 +207,7 @@ impl<M: Hardware> Mm<M> {
                 }
             }
         }
+        ctx.spend(UPPER_COST);
         if level == Level::L4 {
             self.fill_hypervisor_slots(mfn);
         }
@@ -284,17 +289,20 @@ impl<M: Hardware> Mm<M> {
         while let Some(index) = done.checked_sub(1) {
             let old = self.machine.read_entry(mfn, index);
             if old & PRESENT != 0 && !(level == Level::L4 && entry::is_hypervisor_slot(index)) {
-                if !ctx.spend(1) {
+                if ctx.budget == 0 {
                     meta.kind.store(Kind::partial(ty, done).0, Release);
                     return Err(MmError::Preempted);
                 }
-                if let Err(error) = self.drop_table(ctx, entry::frame(old), below) {
+                let dropped = self.drop_table(ctx, entry::frame(old), below);
+                ctx.spend(1);
+                if let Err(error) = dropped {
                     meta.kind.store(Kind::partial(ty, index).0, Release);
                     return Err(error);
                 }
             }
             done = index;
         }
+        ctx.spend(UPPER_COST);
         self.end_table(mfn, meta, ty);
         Ok(())
     }

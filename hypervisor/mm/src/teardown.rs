@@ -17,9 +17,10 @@ impl<M: Hardware> Mm<M> {
         self.finish_pending(ctx)?;
         let owner = Refs::expect(ctx.owner);
         while *cursor < self.machine.max_mfn() {
-            if !ctx.spend(1) {
+            if ctx.budget == 0 {
                 return Err(MmError::Preempted);
             }
+            ctx.spend(1);
             let mfn = Mfn(*cursor);
             if let Some(meta) = self.machine.meta(mfn)
                 && meta.refs.load(Acquire) & Refs::IDENTITY == owner
