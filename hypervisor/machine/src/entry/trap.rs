@@ -66,7 +66,13 @@ const FIRST_INTERRUPT: u32 = 32;
 const RFLAGS_TF: u64 = 0x100;
 
 /// Everything that arrives in ring 0, and what stays on a stack of its own wherever it arrives.
-pub(super) extern "C" fn host_trap(frame: &mut GuestFrame) {
+pub(super) extern "C" fn host_trap(at: *mut GuestFrame) {
+    // SAFETY: the entry code has built the frame on the stack and passes it to nobody else.
+    if unsafe { (*at).rip } == (&raw const oxen_guest_iret).addr() as u64 && !on_own_stack(unsafe { (*at).entry_vector }) {
+        return_fault(at);
+    }
+    // SAFETY: as above.
+    let frame = unsafe { &mut *at };
     match frame.entry_vector {
         vector @ FIRST_INTERRUPT..=255 => crate::upcall::oxen_host_interrupt(vector as u8),
         DEBUG => ignore_debug(frame),
@@ -104,33 +110,34 @@ fn fatal(frame: &GuestFrame) -> ! {
 }
 
 fn fix_up(frame: &mut GuestFrame) {
-    if frame.rip == (&raw const oxen_guest_iret).addr() as u64 {
-        return_fault(frame);
-    }
     match extable::find(frame.rip) {
         Some(fixup) => frame.rip = fixup,
         None => fatal(frame),
     }
 }
 
+/// True for what can arrive at any instruction, whether it faults or not.
+const fn on_own_stack(vector: u32) -> bool {
+    matches!(vector, DEBUG | NMI | DOUBLE_FAULT | MACHINE_CHECK)
+}
+
 /// The `iretq` to a guest faulted: its frame is as the guest's kernel made it. The guest gets the fault as if its own first instruction had raised it, as a
 /// general protection fault; a page fault (on its LDT) stays what it is.
-fn return_fault(trap: &GuestFrame) -> ! {
+///
+/// The five words that `iretq` could not use are still at the end of the guest's frame; the registers, which the guest's frame held before, are in the frame
+/// of the trap. The two frames overlap: no reference to either may exist.
+fn return_fault(trap: *const GuestFrame) -> ! {
     const GENERAL_PROTECTION: u32 = 13;
     const PAGE_FAULT: u32 = 14;
-    let mut registers = *trap;
+    /// Registers and the word with the error code and the vector.
+    const WORDS: usize = core::mem::offset_of!(GuestFrame, rip) / 8;
     let target = percpu::main_frame();
-    // SAFETY: the five words that `iretq` could not use are still at the end of the guest's frame; the other words held registers that
-    // are in `trap` now. The stack between the frame's place and the caller is in use until the jump, hence the copy.
+    // SAFETY: both frames are on the main stack, above everything that is still in use: this function does not return.
     unsafe {
-        let guest = &*target;
-        registers.rip = guest.rip;
-        registers.cs = guest.cs;
-        registers.rflags = guest.rflags;
-        registers.rsp = guest.rsp;
-        registers.ss = guest.ss;
-        registers.entry_vector = if trap.entry_vector == PAGE_FAULT { PAGE_FAULT } else { GENERAL_PROTECTION };
-        target.write_volatile(registers);
+        core::ptr::copy(trap.cast::<u64>(), target.cast::<u64>(), WORDS);
+        if (*target).entry_vector != PAGE_FAULT {
+            (*target).entry_vector = GENERAL_PROTECTION;
+        }
         asm!("mov rsp, {frame}", "sub rsp, 8", "jmp oxen_from_guest_again", frame = in(reg) target, options(noreturn));
     }
 }
