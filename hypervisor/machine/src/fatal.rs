@@ -17,8 +17,10 @@ use oxen_types::{HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START};
 
 /// Seconds between a fatal report and the reboot.
 pub const REBOOT_DELAY_S: u64 = 5;
-/// Deepest backtrace.
+/// Most lines of a backtrace.
 const MAX_DEPTH: usize = 32;
+/// Most stack frames that are looked at for them.
+const MAX_FRAMES: usize = 4096;
 
 static NO_REBOOT: AtomicBool = AtomicBool::new(false);
 /// APIC id + 1 of the CPU that reports; 0 for none.
@@ -171,6 +173,9 @@ pub fn trap(frame: &GuestFrame, cpu: Option<u32>, why: &str) -> ! {
     if frame.entry_vector == 14 {
         let _ = writeln!(report, "Address {cr2:#018x}: {}", PageFault { address: cr2, error: frame.error_code });
     }
+    if frame.entry_vector == 8 && is_guard(cr2) {
+        let _ = writeln!(report, "Last fault at {cr2:#018x}, just below a mapped page: perhaps a stack overflow");
+    }
     let f = frame;
     let _ = writeln!(report, "rip {:04x}:{}", f.cs, Symbolised(f.rip));
     let _ = writeln!(report, "rsp {:04x}:{:016x}  rflags {:016x}", f.ss, f.rsp, f.rflags);
@@ -235,12 +240,16 @@ impl fmt::Display for PageFault {
         if bit(3) {
             f.write_str(", reserved bit set")?;
         }
-        let guard = paging::lookup(self.address).is_none() && paging::lookup(self.address.wrapping_add(4096)).is_some();
-        if in_hypervisor(self.address) && guard {
+        if is_guard(self.address) {
             f.write_str(", below a mapped page: perhaps a stack overflow")?;
         }
         Ok(())
     }
+}
+
+/// An unmapped page of the hypervisor's with a mapped one above it, as under every stack.
+fn is_guard(address: u64) -> bool {
+    in_hypervisor(address) && paging::lookup(address).is_none() && paging::lookup(address.wrapping_add(4096)).is_some()
 }
 
 fn in_hypervisor(address: u64) -> bool {
@@ -278,23 +287,45 @@ fn stack_words(report: &mut Report, rsp: u64) {
     }
 }
 
-fn backtrace(report: &mut Report, rip: Option<u64>, mut frame_pointer: u64) {
-    let _ = writeln!(report, "Backtrace:");
-    if let Some(rip) = rip {
-        let _ = writeln!(report, "  {}", Symbolised(rip));
-    }
-    for _ in 0..MAX_DEPTH {
-        let Some(back) = read_word(frame_pointer.wrapping_add(8)) else { break };
-        let Some(next) = read_word(frame_pointer) else { break };
+/// The return addresses on the stack whose frames hang together from `frame_pointer`, each moved into the call instruction itself: behind the call the next function may begin.
+fn callers(mut frame_pointer: u64) -> impl Iterator<Item = u64> {
+    let mut end = false;
+    core::iter::from_fn(move || {
+        if end {
+            return None;
+        }
+        let (back, next) = (read_word(frame_pointer.wrapping_add(8))?, read_word(frame_pointer)?);
         if !in_hypervisor(back) {
-            break;
+            return None;
         }
-        // A return address points behind the call, which may already be the next function.
-        let _ = writeln!(report, "  {}", Symbolised(back.wrapping_sub(1)));
-        if next <= frame_pointer {
-            break;
-        }
+        end = next <= frame_pointer;
         frame_pointer = next;
+        Some(back.wrapping_sub(1))
+    })
+}
+
+fn backtrace(report: &mut Report, rip: Option<u64>, frame_pointer: u64) {
+    let _ = writeln!(report, "Backtrace:");
+    let mut last = 0;
+    let mut repeats = 0_u32;
+    let mut lines = 0;
+    for address in rip.into_iter().chain(callers(frame_pointer)).take(MAX_FRAMES) {
+        if address == last {
+            repeats += 1;
+            continue;
+        }
+        if repeats != 0 {
+            let _ = writeln!(report, "  ... the same {repeats} times more");
+        }
+        (last, repeats) = (address, 0);
+        lines += 1;
+        if lines > MAX_DEPTH {
+            break;
+        }
+        let _ = writeln!(report, "  {}", Symbolised(address));
+    }
+    if repeats != 0 {
+        let _ = writeln!(report, "  ... the same {repeats} times more");
     }
 }
 
@@ -307,16 +338,11 @@ fn guest_note(report: &mut Report) {
 
 /// Writes the calling CPU's backtrace to the log, for debug keys.
 pub fn log_backtrace() {
-    let mut frame_pointer: u64;
+    let frame_pointer: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) };
-    for _ in 0..MAX_DEPTH {
-        let (Some(back), Some(next)) = (read_word(frame_pointer.wrapping_add(8)), read_word(frame_pointer)) else { break };
-        crate::log!("  {}", Symbolised(back.wrapping_sub(1)));
-        if next <= frame_pointer {
-            break;
-        }
-        frame_pointer = next;
+    for address in callers(frame_pointer).take(MAX_DEPTH) {
+        crate::log!("  {}", Symbolised(address));
     }
 }
 

@@ -149,9 +149,12 @@ early_stop:
 1:  lodsb
     testb %al, %al
     jz 3f
+    movb %al, %bl
+    cmpb $0x20, %al             # line ends are for the serial port only
+    jb 4f
     movb $0x0f, %ah
     stosw
-    movb %al, %bl
+4:
     movl $0x10000, %ecx         # bounded: there may be no serial port
     movw $0x3fd, %dx
 2:  inb %dx, %al

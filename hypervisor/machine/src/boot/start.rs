@@ -14,6 +14,7 @@ const LEAST_MEMORY: u64 = 48 << 20;
 /// Most ranges of RAM that get into the direct map.
 const MAX_RAM_SPANS: usize = 128;
 
+// SAFETY: the linker script defines these symbols; only their addresses are used.
 unsafe extern "C" {
     static image_text_start: u8;
     static image_text_end: u8;

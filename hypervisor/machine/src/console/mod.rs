@@ -78,6 +78,14 @@ impl Shared {
 }
 
 impl Devices {
+    /// Takes the screen or leaves it to others. A screen that is taken starts empty, as nobody knows what is on it.
+    fn use_screen(&mut self, wanted: bool) {
+        if wanted && !self.use_screen {
+            self.screen.clear();
+        }
+        self.use_screen = wanted;
+    }
+
     fn write(&mut self, text: &[u8]) {
         for uart in self.uarts.iter_mut().flatten() {
             uart.write(text);
@@ -92,21 +100,27 @@ impl Devices {
 pub(crate) fn start(settings: &ConsoleSettings, screen: Option<FoundScreen>) {
     SHARED.with(|devices| {
         devices.uarts = [settings.com1.and_then(Uart::start), settings.com2.and_then(Uart::start)];
-        if let Some(screen) = screen.filter(|_| settings.screen) {
+        if let Some(screen) = screen {
             devices.screen.start(screen);
-            devices.use_screen = true;
+            devices.use_screen(settings.screen);
         }
     });
 }
 
 /// Maps the screen in the final page tables.
 pub(crate) fn move_screen() {
-    SHARED.with(|devices| devices.screen.remap());
+    SHARED.with(|devices| {
+        let fresh = !devices.screen.is_mapped();
+        devices.screen.remap();
+        if fresh && devices.use_screen {
+            devices.screen.clear();
+        }
+    });
 }
 
 /// Leaves the screen to dom0, which is about to draw on it. A fatal report uses it again.
 pub fn release_screen() {
-    SHARED.with(|devices| devices.use_screen = false);
+    SHARED.with(|devices| devices.use_screen(false));
 }
 
 /// The serial port that input comes from: the first that works.
@@ -160,7 +174,7 @@ pub fn write_devices(text: &[u8]) {
 /// Writes to the devices from a fatal report: never waits for ever.
 pub fn write_devices_fatal(text: &[u8]) {
     SHARED.with_force(|devices| {
-        devices.use_screen = true;
+        devices.use_screen(true);
         devices.write(text);
     });
 }

@@ -51,7 +51,8 @@ impl Screen {
         }
     }
 
-    /// Takes the screen as the loader describes it. On the boot tables, which show the first 4 GiB only; a screen above comes to life in [`Screen::remap`].
+    /// Takes the screen as the loader describes it; nothing is drawn. On the boot tables, which show the first 4 GiB only; a screen above comes to
+    /// life in [`Screen::remap`].
     pub(super) fn start(&mut self, found: Found) {
         let (columns, rows) = match found {
             Found::Text { address, pitch, columns, rows } => {
@@ -75,8 +76,12 @@ impl Screen {
         }
         if self.address.0 + self.bytes() <= 1 << 32 {
             self.mapped = direct(self.address);
-            self.clear();
         }
+    }
+
+    /// Whether there is memory to draw on.
+    pub(super) const fn is_mapped(&self) -> bool {
+        self.mapped != 0
     }
 
     /// Bytes of the screen's memory.
@@ -92,14 +97,15 @@ impl Screen {
         if self.columns == 0 || self.rows == 0 {
             return;
         }
-        let fresh = self.mapped == 0;
         self.mapped = paging::map_physical(self.address, self.bytes(), Access::WriteCombining);
-        if fresh {
-            self.clear();
-        }
     }
 
-    fn clear(&mut self) {
+    /// Empties the screen, whatever was on it.
+    pub(super) fn clear(&mut self) {
+        if self.mapped == 0 {
+            return;
+        }
+        (self.row, self.column) = (0, 0);
         if let Form::Pixels(pixels) = self.form {
             for line in 0..pixels.height {
                 for x in 0..pixels.width {

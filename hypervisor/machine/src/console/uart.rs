@@ -5,6 +5,7 @@ use crate::port::{in8, out8};
 const DATA: u16 = 0;
 const INTERRUPT_ENABLE: u16 = 1;
 const FIFO_CONTROL: u16 = 2;
+const INTERRUPT_IDENTIFICATION: u16 = 2;
 const LINE_CONTROL: u16 = 3;
 const MODEM_CONTROL: u16 = 4;
 const LINE_STATUS: u16 = 5;
@@ -58,6 +59,10 @@ pub(super) struct Uart {
     settings: SerialSettings,
     /// The last byte was given up; later ones are tried once only, until the port takes one again.
     stuck: bool,
+    /// Bytes that the transmitter takes when it reports that it is empty: 16 with a FIFO that works.
+    fifo_bytes: u8,
+    /// Bytes that it takes now without being asked again.
+    room: u8,
 }
 
 impl Uart {
@@ -73,7 +78,7 @@ impl Uart {
 
     /// Sets the line up; `None` where no UART answers.
     pub(super) fn start(settings: SerialSettings) -> Option<Self> {
-        let uart = Self { settings, stuck: false };
+        let mut uart = Self { settings, stuck: false, fifo_bytes: 1, room: 0 };
         uart.set(SCRATCH, 0x5a);
         if uart.read(SCRATCH) != 0x5a || uart.read(LINE_STATUS) == 0xff {
             return None;
@@ -95,6 +100,9 @@ impl Uart {
         }
         uart.set(LINE_CONTROL, line);
         uart.set(FIFO_CONTROL, 0x07);
+        if uart.read(INTERRUPT_IDENTIFICATION) & 0xc0 == 0xc0 {
+            uart.fifo_bytes = 16;
+        }
         // DTR, RTS and OUT2, which connects the interrupt line.
         uart.set(MODEM_CONTROL, 0x0b);
         Some(uart)
@@ -113,8 +121,12 @@ impl Uart {
     fn send(&mut self, byte: u8) {
         let patience = if self.stuck { 1 } else { TRANSMIT_PATIENCE };
         for _ in 0..patience {
-            if self.read(LINE_STATUS) & STATUS_TRANSMITTER_EMPTY != 0 {
+            if self.room == 0 && self.read(LINE_STATUS) & STATUS_TRANSMITTER_EMPTY != 0 {
+                self.room = self.fifo_bytes;
+            }
+            if self.room != 0 {
                 self.set(DATA, byte);
+                self.room -= 1;
                 self.stuck = false;
                 return;
             }
