@@ -222,14 +222,6 @@ pub fn l4_maddr() -> u64 {
     va_to_mfn(start_info().pt_base) * PAGE
 }
 
-/// A page to play with that is not mapped anywhere: pseudo-physical memory below the kernel.
-///
-/// Pages 1 to 255 exist in every domain (the kernel is loaded at 1 MiB) and no initial mapping covers them.
-pub fn unmapped_mfn(index: u64) -> u64 {
-    assert!((1..256).contains(&index));
-    p2m(index)
-}
-
 /// Maps the shared_info frame.
 pub(crate) fn map_shared_info() {
     let va = start::shared_info_va();

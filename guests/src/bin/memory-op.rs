@@ -12,6 +12,8 @@ oxen_guests::test_kernel!("memory-op", run);
 const INCREASE: u64 = 0;
 const DECREASE: u64 = 1;
 const POPULATE: u64 = 6;
+/// A pseudo-physical frame that the initial tables do not map, nor the ones after it.
+const UNMAPPED: u64 = 2048;
 
 fn run() {
     numbers();
@@ -55,11 +57,11 @@ fn numbers() {
     expect!("machphys_mfn_list.none_written", list[2] as u32, 0);
 }
 
-/// Gives frames of low pseudo-physical memory back and takes others for the same places.
+/// Gives frames back and takes others for the same places.
 fn decrease_and_populate() {
     let total = start_info().nr_pages as i64;
     let current = || memory_op(3, &mut { DOMID_SELF }).0;
-    let pfns = [16, 17, 18, 19];
+    let pfns = [16, 17, 18, 19].map(|n| UNMAPPED + n);
     let mut frames = pfns.map(mem::p2m);
     expect_text!("decrease", reservation(DECREASE, &mut frames, 0, DOMID_SELF), "4");
     expect!("decrease.current", current() - total, -4);
@@ -83,29 +85,30 @@ fn decrease_and_populate() {
     value!("populate.zero_words", zero);
     check!("populate.window", window.make_writable().is_ok());
     // A list with a bad frame in the middle stops there.
-    let mut frames = [mem::p2m(20), 0xff_ffff_ffff, mem::p2m(21)];
+    let mut frames = [mem::p2m(UNMAPPED + 20), 0xff_ffff_ffff, mem::p2m(UNMAPPED + 21)];
     expect_text!("decrease.bad_in_middle", reservation(DECREASE, &mut frames, 0, DOMID_SELF), "1");
-    let mut list = [20];
+    let mut list = [UNMAPPED + 20];
     expect_text!("populate.back", reservation(POPULATE, &mut list, 0, DOMID_SELF), "1");
-    mem::set_p2m(20, list[0]);
+    mem::set_p2m(UNMAPPED + 20, list[0]);
     // An extent of four frames.
-    let mut list = [24_u64];
-    for pfn in 24..28 {
+    let first = UNMAPPED + 24;
+    let mut list = [first];
+    for pfn in first..first + 4 {
         check!("populate.free", mem::release_frame(mem::p2m(pfn)).0 == 1);
     }
     expect_text!("populate.order_2", reservation(POPULATE, &mut list, 2, DOMID_SELF), "1");
     expect!("populate.order_2_aligned", list[0] % 4, 0);
-    for pfn in 24..28 {
-        mem::set_p2m(pfn, list[0] + pfn - 24);
+    for pfn in first..first + 4 {
+        mem::set_p2m(pfn, list[0] + pfn - first);
     }
-    expect!("populate.order_2_machphys", (24..28).filter(|pfn| mem::m2p(mem::p2m(*pfn)) == *pfn).count(), 4);
-    expect_text!("populate.order_huge", reservation(POPULATE, &mut [32], 30, DOMID_SELF), "0");
-    expect_text!("populate.order_max", reservation(POPULATE, &mut [32], u32::MAX, DOMID_SELF), "0");
+    expect!("populate.order_2_machphys", (first..first + 4).filter(|pfn| mem::m2p(mem::p2m(*pfn)) == *pfn).count(), 4);
+    expect_text!("populate.order_huge", reservation(POPULATE, &mut [UNMAPPED + 32], 30, DOMID_SELF), "0");
+    expect_text!("populate.order_max", reservation(POPULATE, &mut [UNMAPPED + 32], u32::MAX, DOMID_SELF), "0");
 }
 
 fn increase() {
     // The domain is at its maximum or below it, by configuration: make room first.
-    check!("increase.room", mem::release_frame(mem::p2m(30)).0 == 1);
+    check!("increase.room", mem::release_frame(mem::p2m(UNMAPPED + 30)).0 == 1);
     let mut list = [0_u64];
     expect_text!("increase", reservation(INCREASE, &mut list, 0, DOMID_SELF), "1");
     check!("increase.frame", list[0] != 0);
@@ -128,8 +131,6 @@ fn mapped_page() {
     expect_text!("mapped.populate", reservation(POPULATE, &mut list, 0, DOMID_SELF), "1");
     mem::set_p2m(page.pfn(), list[0]);
     expect_text!("mapped.map", page.make_writable(), "0");
-    value!("mapped.page_table", mem::release_frame(mem::l4_maddr() / PAGE));
-    value!("mapped.shared_info", mem::release_frame(start_info().shared_info / PAGE));
 }
 
 /// xen_memory_exchange.

@@ -1,0 +1,208 @@
+//! physdev_op, platform_op, console_io and the calls for the control stack, by their result codes.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use oxen_guests::hypercall::{self, Rc, handle, physdev_op};
+use oxen_guests::mem::alloc_page;
+use oxen_guests::start::ABSENT_DOMAIN;
+use oxen_guests::sys::{self, DOMID_SELF, PlatformOp, nr};
+use oxen_guests::{check, event, expect, expect_text, value};
+
+oxen_guests::test_kernel!("platform", run);
+
+fn run() {
+    interrupts();
+    legacy_interrupts();
+    pci();
+    physdev_errors();
+    platform();
+    console();
+    control();
+}
+
+/// physdev_map_pirq.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct MapPirq {
+    domid: u16,
+    kind: u32,
+    index: i32,
+    pirq: i32,
+    bus: u32,
+    devfn: u32,
+    entry_nr: u32,
+    table_base: u64,
+}
+
+const GSI: u32 = 1;
+const MSI: u32 = 0;
+
+fn map_pirq(domid: u16, kind: u32, index: i32, pirq: i32) -> (Rc, i32) {
+    let mut arg = MapPirq { domid, kind, index, pirq, bus: 0, devfn: 0xf8, entry_nr: 0, table_base: 0 };
+    (physdev_op(13, &mut arg), arg.pirq)
+}
+
+fn interrupts() {
+    let setup_gsi = |gsi: u32, triggering: u32, polarity: u32| physdev_op(21, &mut [gsi, triggering | polarity << 8]);
+    let accepted = |rc: Rc| rc.is_ok() || rc.0 == -17;
+    check!("setup_gsi.rtc", accepted(setup_gsi(8, 0, 0)));
+    check!("setup_gsi.pci", accepted(setup_gsi(20, 1, 1)));
+    value!("setup_gsi.absent", setup_gsi(4000, 0, 0));
+    let (rc, pirq) = map_pirq(DOMID_SELF, GSI, 8, 8);
+    expect_text!("map_pirq.gsi", rc, "0");
+    expect!("map_pirq.gsi_pirq", pirq, 8);
+    let (rc, pirq) = map_pirq(DOMID_SELF, GSI, 8, 8);
+    value!("map_pirq.again", format_args!("{rc} {pirq}"));
+    let (rc, pirq) = map_pirq(DOMID_SELF, GSI, 20, -1);
+    value!("map_pirq.any", format_args!("{rc} {pirq}"));
+    value!("map_pirq.gsi_huge", map_pirq(DOMID_SELF, GSI, 100_000, 9).0);
+    value!("map_pirq.gsi_negative", map_pirq(DOMID_SELF, GSI, -5, 9).0);
+    value!("map_pirq.absent_domain", map_pirq(ABSENT_DOMAIN, GSI, 9, 9).0);
+    value!("map_pirq.unknown_kind", map_pirq(DOMID_SELF, 9, 9, 9).0);
+    value!("map_pirq.msi_absent_device", map_pirq(DOMID_SELF, MSI, -1, -1).0);
+    let query = |irq: u32| {
+        let mut arg = [irq, 0xffff_ffff];
+        (physdev_op(5, &mut arg), arg[1])
+    };
+    let (rc, flags) = query(8);
+    value!("irq_status.mapped", format_args!("{rc} {flags:#x}"));
+    value!("irq_status.huge", query(100_000).0);
+    let mut vector = [8_u32, 0];
+    expect_text!("alloc_irq_vector", physdev_op(10, &mut vector), "0");
+    value!("alloc_irq_vector.huge", physdev_op(10, &mut [100_000_u32, 0]));
+    value!("free_irq_vector", physdev_op(11, &mut [8_u32, 0]));
+    let port = event::bind_pirq(8, 0);
+    expect_text!("bind_pirq", event::rc_of(port), "0");
+    expect_text!("bind_pirq.twice", event::rc_of(event::bind_pirq(8, 0)), "-EEXIST");
+    value!("eoi", physdev_op(12, &mut { 8_u32 }));
+    value!("eoi.huge", physdev_op(12, &mut { 100_000_u32 }));
+    let unmap = |domid: u16, pirq: i32| physdev_op(14, &mut [i32::from(domid), pirq]);
+    if let Ok(port) = port {
+        let (rc, status) = event::status(port);
+        value!("bind_pirq.status", format_args!("{rc} {} {}", status.status, status.detail[0]));
+        expect_text!("bind_pirq.close", event::close(port), "0");
+    }
+    value!("unmap_pirq", unmap(DOMID_SELF, 8));
+    value!("unmap_pirq.again", unmap(DOMID_SELF, 8));
+    value!("unmap_pirq.huge", unmap(DOMID_SELF, 100_000));
+    value!("unmap_pirq.absent_domain", unmap(ABSENT_DOMAIN, 9));
+    let mut free = [0_u32, 0];
+    value!("get_free_pirq", physdev_op(23, &mut free));
+    let page = alloc_page();
+    value!("pirq_eoi_gmfn", physdev_op(28, &mut { page.mfn() }));
+    value!("pirq_eoi_gmfn.again", physdev_op(28, &mut { page.mfn() }));
+    value!("pirq_eoi_gmfn.beyond_memory", physdev_op(28, &mut { 0xff_ffff_ffff_u64 }));
+    value!("irq_unmask_notify", physdev_op(4, &mut { 0_u32 }));
+}
+
+fn legacy_interrupts() {
+    // The I/O controller's version register, through the hypervisor. Only the results: the values are the machine's.
+    let mut arg = [0xfec0_0000_u64, 1];
+    value!("apic_read", physdev_op(8, &mut arg));
+    let mut arg = [0x1234_0000_u64, 1];
+    value!("apic_read.absent", physdev_op(8, &mut arg));
+    value!("apic_write.absent", physdev_op(9, &mut arg));
+}
+
+fn pci() {
+    let device = |seg: u32, bus: u32, devfn: u32| seg | bus << 16 | devfn << 24;
+    let add = |seg, bus, devfn| physdev_op(25, &mut [device(seg, bus, devfn), 0, 0]);
+    let remove = |seg, bus, devfn| physdev_op(26, &mut { device(seg, bus, devfn) });
+    value!("pci_device_add.host_bridge", add(0, 0, 0));
+    value!("pci_device_add.again", add(0, 0, 0));
+    value!("pci_device_remove.absent", remove(0, 200, 0));
+    value!("pci_mmcfg.absent_segment", physdev_op(24, &mut [0x1000_0000_u64, 9, 0]));
+    value!("prepare_msix.absent", physdev_op(30, &mut { device(0, 200, 0) }));
+    value!("release_msix.absent", physdev_op(31, &mut { device(0, 200, 0) }));
+    value!("restore_msi.absent", physdev_op(27, &mut { device(0, 200, 0) }));
+    value!("manage_pci_add", physdev_op(15, &mut { 0_u16 }));
+    value!("dbgp.unknown", physdev_op(29, &mut [99_u32, 0]));
+}
+
+fn physdev_errors() {
+    let raw = |cmd, arg| Rc(hypercall::raw(nr::PHYSDEV_OP, [cmd, arg, 0, 0, 0]));
+    for cmd in [5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 17, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30, 31] {
+        value!("physdev.bad_pointer", format_args!("{cmd} {} {}", raw(cmd, 0x1000), raw(cmd, 0xffff_8300_0000_0000)));
+    }
+    for cmd in [0, 1, 2, 3, 16, 18, 22, 32, 99, 0xffff_ffff] {
+        value!("physdev.other", format_args!("{cmd} {}", raw(cmd, 0x1000)));
+    }
+}
+
+fn platform_op(op: &mut PlatformOp) -> Rc {
+    Rc(hypercall::raw(nr::PLATFORM_OP, [handle(op), 0, 0, 0, 0]))
+}
+
+fn platform() {
+    let simple = |cmd: u32| platform_op(&mut PlatformOp::new(cmd));
+    expect_text!("platform.version", platform_op(&mut PlatformOp { interface_version: 0x0300_0000, ..PlatformOp::new(55) }), "-EACCES");
+    expect_text!("platform.version_before_command", platform_op(&mut PlatformOp { interface_version: 1, ..PlatformOp::new(9999) }), "-EACCES");
+    expect_text!("platform.unknown", simple(9999), "-ENOSYS");
+    value!("platform.unknown_zero", simple(0));
+    expect_text!("platform.bad_pointer", Rc(hypercall::raw(nr::PLATFORM_OP, [0x1000, 0, 0, 0, 0])), "-EFAULT");
+    // pcpuinfo: processor 0 is online, an absent one is not.
+    let mut op = PlatformOp::new(55);
+    expect_text!("cpuinfo", platform_op(&mut op), "0");
+    expect!("cpuinfo.flags", op.body[1] as u32, 1);
+    let mut op = PlatformOp::new(55);
+    op.body[0] = 5000;
+    value!("cpuinfo.absent", platform_op(&mut op));
+    // settime64 with the current second: the wall clock stays plausible.
+    let mut op = PlatformOp::new(62);
+    op.body[0] = 1_800_000_000;
+    expect_text!("settime64", platform_op(&mut op), "0");
+    let mut op = PlatformOp::new(62);
+    op.body[1] = 1 << 32;
+    value!("settime64.must_be_zero", platform_op(&mut op));
+    let firmware = |kind: u64, index: u64| {
+        let mut op = PlatformOp::new(50);
+        op.body[0] = kind | index << 32;
+        platform_op(&mut op)
+    };
+    value!("firmware.disk_beyond", firmware(1, 1000));
+    value!("firmware.mbr_beyond", firmware(2, 1000));
+    value!("firmware.unknown", firmware(99, 0));
+    value!("firmware.efi_version", firmware(4, 0));
+    check!("firmware.keyboard", firmware(5, 0).is_ok() || firmware(5, 0).0 < 0);
+    value!("efi_runtime_call", simple(49));
+    value!("memtype.read", simple(33));
+    value!("cpu_online.absent", { let mut op = PlatformOp::new(56); op.body[0] = 5000; platform_op(&mut op) });
+    value!("cpu_offline.boot", simple(57));
+    value!("change_freq", simple(52));
+    value!("pminfo.unknown", { let mut op = PlatformOp::new(54); op.body[0] = 99 << 32; platform_op(&mut op) });
+    value!("sleep.state_zero", simple(51));
+    value!("sleep.flags", { let mut op = PlatformOp::new(51); op.body[0] = 1 << 32; op.body[1] = 0xffff; platform_op(&mut op) });
+    value!("symbol.beyond", { let mut op = PlatformOp::new(63); op.body[0] = 0xffff_ffff << 32; platform_op(&mut op) });
+}
+
+fn console() {
+    let io = |cmd: u64, count: u64, buffer: u64| Rc(hypercall::raw(nr::CONSOLE_IO, [cmd, count, buffer, 0, 0]));
+    expect_text!("console.nothing", io(0, 0, 0), "0");
+    expect_text!("console.bad_pointer", io(0, 5, 0x1000), "-EFAULT");
+    expect_text!("console.hole", io(0, 5, sys::HOLE_START), "-EFAULT");
+    expect_text!("console.unknown", io(2, 0, 0), "-ENOSYS");
+    let page = alloc_page();
+    expect_text!("console.read_none", io(1, 16, page.va()), "0");
+    value!("console.huge_write", io(0, 0xffff_ffff, 0x1000));
+    value!("console.huge_read", io(1, 0xffff_ffff, page.va()));
+}
+
+fn control() {
+    // A wrong interface version is refused before anything else.
+    let page = alloc_page();
+    for (name, number) in [("sysctl", nr::SYSCTL), ("domctl", nr::DOMCTL)] {
+        page.clear();
+        value!(name, Rc(hypercall::raw(number, [page.va(), 0, 0, 0, 0])));
+        page.write(0, 0x15 << 32 | 9999);
+        value!("control.unknown", Rc(hypercall::raw(number, [page.va(), 0, 0, 0, 0])));
+        expect_text!("control.bad_pointer", Rc(hypercall::raw(number, [0x1000, 0, 0, 0, 0])), "-EFAULT");
+    }
+    for number in [27, 31, 38, 39, 41, 42, 43, 47, 50, 55, 56, 63, 64, 1000, 0xffff_ffff] {
+        value!("number", format_args!("{number} {}", Rc(hypercall::raw(number, [0; 5]))));
+    }
+    // The number is 32 bits wide.
+    value!("number.upper_bits", Rc(hypercall::raw(nr::XEN_VERSION | 1 << 32, [0; 5])));
+    value!("hvm_op", Rc(hypercall::raw(34, [99, 0, 0, 0, 0])));
+    value!("xenpmu", Rc(hypercall::raw(40, [0, page.va(), 0, 0, 0])));
+    value!("mca", Rc(hypercall::raw(48, [page.va(), 0, 0, 0, 0])));
+    value!("kexec", Rc(hypercall::raw(37, [99, 0, 0, 0, 0])));
+}
