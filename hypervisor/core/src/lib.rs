@@ -22,6 +22,7 @@ mod notify;
 mod pv;
 pub mod runstate;
 pub mod sched;
+pub mod start;
 mod tables;
 mod time;
 pub mod timer;
@@ -29,6 +30,7 @@ pub mod vcpu;
 
 pub use ctx::Ctx;
 pub use enter::{Local, Running};
+pub use hypercall::VersionInfo;
 
 use alloc::string::String;
 use alloc::vec::Vec;

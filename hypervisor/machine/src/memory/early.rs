@@ -196,6 +196,18 @@ pub fn early_release(buffer: &'static mut [u8]) {
     unreserve(Span::new(start, buffer.len() as u64).outer_pages(), Purpose::Other);
 }
 
+/// The frames of a buffer of [`early_buffer`] that is given up after the allocator has closed: the first one and their number.
+///
+/// # Panics
+/// Where the slice is not a whole buffer.
+pub fn buffer_frames(buffer: &'static mut [u8]) -> (Mfn, u64) {
+    let start = (buffer.as_ptr() as u64).wrapping_sub(crate::layout::DIRECT_MAP);
+    if !start.is_multiple_of(PAGE_SIZE) {
+        panic!("only whole buffers can be given back");
+    }
+    (Maddr(start).mfn(), (buffer.len() as u64).div_ceil(PAGE_SIZE))
+}
+
 /// The hypervisor's memory use so far, by purpose.
 #[must_use]
 pub fn memory_use() -> MemoryUse {

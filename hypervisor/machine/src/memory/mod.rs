@@ -5,7 +5,7 @@ mod frames;
 mod persistent;
 
 pub use early::{
-    MemoryUse, Purpose, early_alloc, early_alloc_below, early_alloc_for, early_alloc_low, early_buffer, early_release, free_ranges, memory_use,
+    MemoryUse, Purpose, early_alloc, early_alloc_below, early_alloc_for, early_alloc_low, early_buffer, early_release, buffer_frames, free_ranges, memory_use,
 };
 pub(crate) use early::{free_bytes, reach_all, reserve, seed, take_table_frame, unreserve};
 pub use frames::{extend_heap, is_ram};

@@ -1,0 +1,90 @@
+//! Starting domains: creating their vCPUs and letting vCPU 0 run.
+
+use crate::Hypervisor;
+use crate::domain::{Domain, Privileges};
+use crate::vcpu::{Vcpu, VcpuInfoPtr};
+use alloc::sync::Arc;
+use oxen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+use oxen_abi::xen::LEGACY_MAX_VCPUS;
+use oxen_hal::{GuestFrame, Machine};
+use oxen_mm::{Level, MmError, SharedFrame};
+use oxen_types::{CpuId, CpuSet, DomId, Gva, Maddr, Mfn, VcpuId};
+
+/// Size of `struct vcpu_info`.
+const VCPU_INFO_BYTES: u64 = 64;
+/// RFLAGS of a new vCPU: IF and the bit that is always set.
+const START_FLAGS: u64 = 1 << 9 | 1 << 1;
+
+/// How vCPU 0 of a domain that the hypervisor built starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Instruction pointer.
+    pub rip: Gva,
+    /// Stack pointer.
+    pub rsp: Gva,
+    /// Address of the start information.
+    pub rsi: Gva,
+    /// Root page table.
+    pub root: Mfn,
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// Makes a domain with `nr_vcpus` vCPUs, none of them running. With `pinned`, vCPU n stays on CPU n (modulo the number of CPUs).
+    pub fn create_domain(&self, id: DomId, privileges: Privileges, shared_info: SharedFrame, nr_vcpus: u32, pinned: bool) -> Option<Arc<Domain>> {
+        let domain = Arc::new(Domain::new(id, privileges, shared_info, nr_vcpus));
+        let online = self.machine.online();
+        let nr_cpus = online.len().max(1);
+        let now = self.machine.now_ns();
+        for n in 0..nr_vcpus {
+            let cpu = CpuId(n % nr_cpus);
+            let affinity = if pinned { CpuSet::of(cpu) } else { all_cpus() };
+            let vcpu = Vcpu::new(&Arc::downgrade(&domain), id, VcpuId(n), cpu, affinity, self.machine.fpu_bytes(), now);
+            if (n as usize) < LEGACY_MAX_VCPUS {
+                let info = Maddr(domain.shared_info.mfn().maddr().0 + u64::from(n) * VCPU_INFO_BYTES);
+                VcpuInfoPtr(info).set_upcall_mask(self.machine, true);
+                vcpu.set_info(info);
+            }
+            domain.add_vcpu(Arc::new(vcpu)).ok()?;
+        }
+        self.domains.insert(domain.clone()).ok()?;
+        self.update_wall_clock(&domain);
+        Some(domain)
+    }
+
+    /// Validates the tables of a domain that the hypervisor built, pins their root, and sets vCPU 0 up to start.
+    pub fn set_start(&self, domain: &Domain, start: &Start) -> Result<(), MmError> {
+        loop {
+            match self.with_tables(domain, domain.id, |mm, ctx| mm.pin(ctx, start.root, Level::L4)) {
+                Ok(()) => break,
+                Err(MmError::Preempted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let root = self.get_root(domain, start.root)?;
+        let Some(vcpu) = domain.vcpu(VcpuId(0)) else { return Ok(()) };
+        let mut state = vcpu.state.take();
+        state.root = Some(root);
+        state.kernel_ss = FLAT_KERNEL_SS.into();
+        state.kernel_sp = start.rsp.0;
+        state.context.in_kernel = true;
+        state.context.frame = GuestFrame {
+            rip: start.rip.0,
+            cs: FLAT_KERNEL_CS.into(),
+            rflags: START_FLAGS,
+            rsp: start.rsp.0,
+            ss: FLAT_KERNEL_SS.into(),
+            rsi: start.rsi.0,
+            ..GuestFrame::default()
+        };
+        state.initialised = true;
+        Ok(())
+    }
+}
+
+fn all_cpus() -> CpuSet {
+    let set = CpuSet::new();
+    for n in 0..oxen_types::MAX_CPUS as u32 {
+        set.insert(CpuId(n));
+    }
+    set
+}

@@ -1,0 +1,47 @@
+//! From the command line's options to what the machine wants to know.
+
+use oxen_machine::boot::EarlyOptions;
+use oxen_machine::console::{ConsoleSettings, Parity, SerialSettings};
+use oxen_options::{ComPort, Options};
+
+/// Bytes of the heap's first part: the console ring takes 1 MiB of it.
+const HEAP_BYTES: u64 = 4 << 20;
+
+/// The options that the machine needs before anything else.
+pub fn early(options: &Options) -> EarlyOptions {
+    EarlyOptions {
+        console: ConsoleSettings {
+            com1: options.console.com1.then(|| serial(SerialSettings::COM1, options.com1)),
+            com2: options.console.com2.then(|| serial(SerialSettings::COM2, options.com2)),
+            screen: options.console.vga,
+        },
+        no_reboot: options.noreboot,
+        max_cpus: if options.nosmp { 1 } else { options.maxcpus.unwrap_or(u32::MAX).max(1) },
+        x2apic: options.x2apic,
+        console_ring_bytes: options.conring_len_bytes,
+        heap_bytes: HEAP_BYTES,
+        ..EarlyOptions::default()
+    }
+}
+
+fn serial(usual: SerialSettings, wanted: Option<ComPort>) -> SerialSettings {
+    let Some(port) = wanted else { return usual };
+    SerialSettings {
+        port: port.io_base.unwrap_or(usual.port),
+        baud: port.baud.unwrap_or(0),
+        data_bits: port.data_bits,
+        parity: match port.parity {
+            oxen_options::Parity::None => Parity::None,
+            oxen_options::Parity::Odd => Parity::Odd,
+            oxen_options::Parity::Even => Parity::Even,
+            oxen_options::Parity::Mark => Parity::Mark,
+            oxen_options::Parity::Space => Parity::Space,
+        },
+        stop_bits: port.stop_bits,
+        isa_irq: match port.irq {
+            Some(0) => None,
+            Some(irq) => Some(irq),
+            None => usual.isa_irq,
+        },
+    }
+}

@@ -1,0 +1,84 @@
+//! Start-up, from the moment the machine is ready to the first guest.
+
+use crate::{dom0, heap, upcalls};
+use alloc::string::{String, ToString};
+use oxen_core::{Config, Hypervisor, VersionInfo};
+use oxen_hal::{Clock, Frames};
+use oxen_machine::boot::BootInfo;
+use oxen_machine::{MACHINE, X86, console, fatal, log, memory, smp};
+use oxen_mm::Mm;
+use oxen_sync::OnceCell;
+
+static HYPERVISOR: OnceCell<Hypervisor<X86>> = OnceCell::new();
+
+/// The hypervisor's state, which exists once start-up has made it; before, no guest runs and no interrupt is taken.
+#[inline]
+pub fn hypervisor() -> &'static Hypervisor<X86> {
+    match HYPERVISOR.get() {
+        Some(hypervisor) => hypervisor,
+        None => panic!("entered before start-up was done"),
+    }
+}
+
+/// Brings everything up and starts dom0.
+pub fn start(info: BootInfo) -> ! {
+    // SAFETY: the machine gives the region once and uses it for nothing else.
+    unsafe { heap::start_main(info.heap.0, info.heap.1) };
+    let (options, complaints) = oxen_options::parse(info.command_line);
+    let config = Config {
+        command_line: String::from(info.command_line),
+        no_reboot: options.noreboot,
+        console_input: options.console.com1 || options.console.com2,
+    };
+    if HYPERVISOR.set(Hypervisor::new(&MACHINE, Mm::new(&MACHINE), config)).is_err() {
+        panic!("started twice");
+    }
+    let hv = hypervisor();
+    hv.console_seed(console::early_text());
+    console::set_sink(|text| hypervisor().console_output(text));
+    if hv.version.set(version()).is_err() {
+        panic!("version set twice");
+    }
+    log!("Oxen {} (Xen 4.17 interface), started by {}{}", env!("CARGO_PKG_VERSION"), info.loader, if info.efi { " on UEFI" } else { "" });
+    log!("command line: {}", info.command_line);
+    for complaint in &complaints {
+        log!("{complaint}");
+    }
+    report_memory();
+    let mut modules = info.modules;
+    let kernel = dom0::unpack(modules[0].take());
+    let initrd = modules[1].take();
+    for (first, count) in memory::free_ranges() {
+        hv.memory.add_range(first, count);
+    }
+    let cpus = smp::start_all();
+    log!("{cpus} CPUs, TSC at {} MHz", MACHINE.tsc_khz() / 1000);
+    dom0::build(hv, &options, kernel, initrd, info.screen, info.efi);
+    log!("memory left: {} MiB", hv.memory.free_frames() >> 8);
+    if console::enable_serial_interrupt().is_some() {
+        log!("*** Serial input to DOM0 (type CTRL-a three times to switch input)");
+    }
+    fatal::set_no_reboot(options.noreboot);
+    upcalls::run_guests()
+}
+
+fn report_memory() {
+    for range in MACHINE.memory_map() {
+        log!("  {:#014x}-{:#014x} {:?}", range.start.0, range.end.0, range.kind);
+    }
+    let used = memory::memory_use();
+    log!("hypervisor uses {} KiB: {used:?}", used.total() >> 10);
+}
+
+fn version() -> VersionInfo {
+    let text = |s: &str| s.to_string();
+    VersionInfo {
+        extra: alloc::format!(".Oxen-{}", env!("CARGO_PKG_VERSION")),
+        capabilities: text("xen-3.0-x86_64 "),
+        changeset: text(option_env!("OXEN_CHANGESET").unwrap_or("")),
+        compiler: text(option_env!("OXEN_COMPILER").unwrap_or("rustc")),
+        compile_by: text("oxen"),
+        compile_domain: text(""),
+        compile_date: text(option_env!("OXEN_DATE").unwrap_or("")),
+    }
+}
