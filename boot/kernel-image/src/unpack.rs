@@ -3,10 +3,15 @@
 use crate::error::ImageError;
 use core::fmt;
 
+mod bcj_x86;
+mod copy;
 mod crc32;
 mod gzip;
 mod lz4;
 mod lzma;
+mod lzma2;
+mod lzma_decoder;
+mod range;
 mod xz;
 mod zstd;
 

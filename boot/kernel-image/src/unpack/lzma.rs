@@ -1,19 +1,18 @@
-//! The "LZMA alone" format.
+//! The "LZMA alone" format: 13 bytes of header, one LZMA stream. LZMA SDK, `lzma-specification.txt`, "lzma file format".
 
+use super::lzma_decoder::{Lzma, Properties, Stop};
+use super::range::RangeDecoder;
 use super::{ENDS_EARLY, Fault};
-use lzma_rust2::{LzmaReader, Read};
+
+/// Properties (1), dictionary size (4), unpacked size (8; all ones where the stream ends with a marker).
+const HEADER_LEN: usize = 13;
 
 /// Unpacks the stream; returns the number of bytes written.
 pub(super) fn unpack(payload: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
-    let mut reader = LzmaReader::new_mem_limit(payload, 128 << 10, None)
-        .map_err(|_| Fault("invalid lzma header"))?;
-    let mut written = 0;
-    while let Some(room) = out.get_mut(written..).filter(|room| !room.is_empty()) {
-        match reader.read(room) {
-            Ok(0) => return Err(ENDS_EARLY),
-            Ok(n) => written += n,
-            Err(_) => return Err(Fault("invalid lzma stream")),
-        }
+    let properties = Properties::read(*payload.first().ok_or(ENDS_EARLY)?)?;
+    let mut range = RangeDecoder::new(payload.get(HEADER_LEN..).ok_or(ENDS_EARLY)?)?;
+    match Lzma::new(properties).decode(&mut range, out, 0)? {
+        Stop::Full => Ok(out.len()),
+        Stop::Marker(len) => Ok(len),
     }
-    Ok(written)
 }
