@@ -40,6 +40,9 @@ pub trait CpuOps {
 
     /// Sets or clears CR0.TS.
     fn set_task_switched(&self, set: bool);
+    /// Switches supervisor-mode access prevention off on this CPU; says whether it was on. For a processor that applies it to user mode, as
+    /// QEMU's emulation did before version 8: such a one faults on a guest's own `iretq`.
+    fn give_up_smap(&self) -> bool;
     /// Makes the guest-chosen bits of CR4 (TSD, DE, FSGSBASE, OSXSAVE) those of `bits`.
     fn set_guest_cr4(&self, bits: u64);
     /// The address that the page fault just taken could not access (CR2).

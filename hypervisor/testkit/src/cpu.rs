@@ -168,6 +168,10 @@ impl CpuOps for FakeMachine {
         self.mine().live.task_switched = set;
     }
 
+    fn give_up_smap(&self) -> bool {
+        false
+    }
+
     fn set_guest_cr4(&self, bits: u64) {
         self.mine().live.cr4 = bits;
     }

@@ -14,6 +14,11 @@ const GLOBAL: u64 = 1 << 8;
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
 impl FakeMachine {
+    /// What a guest's access does to the processor's TLB, where the address leads to RAM.
+    pub fn translate_guest(&self, va: Gva, write: bool) -> Option<Mfn> {
+        self.translate(va, write).filter(|&mfn| self.meta(mfn).is_some())
+    }
+
     /// Translates as the calling processor would: from its TLB, else by a walk that sets accessed and dirty bits. `None` is a page fault.
     pub fn translate(&self, va: Gva, write: bool) -> Option<Mfn> {
         let page = va.0 >> PAGE_SHIFT;

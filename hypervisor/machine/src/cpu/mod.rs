@@ -166,6 +166,18 @@ impl CpuOps for X86 {
         set_ts(set);
     }
 
+    fn give_up_smap(&self) -> bool {
+        let cpu = current();
+        let value = cpu.cr4.get();
+        if value & start::CR4_SMAP == 0 {
+            return false;
+        }
+        cpu.cr4.set(value & !start::CR4_SMAP);
+        // SAFETY: without SMAP the hypervisor runs as well, only less guarded against its own mistakes.
+        unsafe { registers::set_cr4(value & !start::CR4_SMAP) };
+        true
+    }
+
     fn set_guest_cr4(&self, bits: u64) {
         let cpu = current();
         let supported = if features_ref().fsgsbase { CR4_GUEST } else { CR4_GUEST & !start::CR4_FSGSBASE };

@@ -30,7 +30,7 @@ const CR4_OSXMMEXCPT: u64 = 1 << 10;
 pub(crate) const CR4_FSGSBASE: u64 = 1 << 16;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const CR4_SMEP: u64 = 1 << 20;
-const CR4_SMAP: u64 = 1 << 21;
+pub(crate) const CR4_SMAP: u64 = 1 << 21;
 const CR4_TSD: u64 = 1 << 2;
 const CR4_DE: u64 = 1 << 3;
 /// The bits of CR4 that follow the running guest's choice. OSXSAVE stays on, as the hypervisor itself needs it.
