@@ -203,7 +203,7 @@ pub fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) };
     let mut report = begin();
-    let _ = write!(report, "FATAL: hypervisor bug: {}\n", info.message());
+    let _ = writeln!(report, "FATAL: hypervisor bug: {}", info.message());
     if let Some(place) = info.location() {
         let _ = writeln!(report, "at {place}");
     }

@@ -91,9 +91,10 @@ impl Uart {
             Parity::Mark => 0x28,
             Parity::Space => 0x38,
         };
-        let line = settings.data_bits.clamp(5, 8) - 5 | if settings.stop_bits == 2 { 4 } else { 0 } | parity;
-        if settings.baud != 0 {
-            let divisor = (115_200 / settings.baud).clamp(1, 0xffff) as u16;
+        let stop = if settings.stop_bits == 2 { 4 } else { 0 };
+        let line = (settings.data_bits.clamp(5, 8) - 5) | stop | parity;
+        if let Some(divisor) = 115_200_u32.checked_div(settings.baud) {
+            let divisor = divisor.clamp(1, 0xffff) as u16;
             uart.set(LINE_CONTROL, line | 0x80);
             uart.set(DATA, divisor as u8);
             uart.set(INTERRUPT_ENABLE, (divisor >> 8) as u8);
