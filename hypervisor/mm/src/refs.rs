@@ -6,7 +6,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use core::sync::atomic::fence;
 use oxen_hal::FrameMeta;
-use oxen_types::{CpuSet, DomId, Mfn};
+use oxen_types::{CpuSet, DomId, Mfn, PT_ENTRIES};
 
 /// A reference that keeps a frame from being freed; dropped with the value.
 #[must_use]
@@ -174,6 +174,11 @@ impl<M: Hardware> Mm<M> {
             validated: kind.has(Kind::VALIDATED) && kind.count() != 0,
             partial: kind.has(Kind::PARTIAL),
             pinned: kind.has(Kind::PINNED),
+            checked_entries: match (kind.ty().level(), kind.count()) {
+                (None, _) | (_, 0) => 0,
+                _ if kind.has(Kind::PARTIAL) => kind.done(),
+                _ => PT_ENTRIES,
+            },
         })
     }
 
@@ -358,4 +363,6 @@ pub struct FrameInfo {
     pub partial: bool,
     /// A page table that the guest pinned.
     pub pinned: bool,
+    /// Entries of a page table that have been checked and hold their references: all of them, but for a partial table.
+    pub checked_entries: usize,
 }
