@@ -170,7 +170,30 @@ guest_program:
     syscall
     dec r14d
     jnz 2b
-    mov eax, 27
+    /* 27: syscall from 32-bit code; the test goes on at rdx in 64-bit code */
+    canaries
+    lea rdx, [rip + 3f]
+    push 0xe023
+    lea rax, [rip + 4f]
+    push rax
+    retfq
+4:  mov eax, 27             /* the same bytes in 32-bit code */
+    syscall
+    ud2
+3:  check_canaries
+    /* 28: sysenter with AC, DF and NT; the test goes on at rdx with the stack that the instruction loses */
+    pushfq
+    or dword ptr [rsp], 0x44400
+    popfq
+    lea rdx, [rip + 3f]
+    sysenter
+    ud2
+3:  check_canaries
+    cld
+    pushfq
+    and dword ptr [rsp], ~0x44000
+    popfq
+    mov eax, 29
     syscall
 3:  int3
     jmp 3b

@@ -3,7 +3,7 @@
 use crate::space::{self, CODE, STACK, STACK_TOP};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use oxen_hal::{AddressSpace, Clock, CpuOps, Frames, GuestFrame, GuestMemory, VECTOR_HYPERCALL, VcpuContext};
+use oxen_hal::{AddressSpace, Clock, CpuOps, Frames, GuestFrame, GuestMemory, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER, VcpuContext};
 use oxen_machine::{MACHINE, fatal, log};
 use oxen_types::{Fault, Gva, Mfn};
 
@@ -244,7 +244,28 @@ fn step(number: usize, frame: &mut GuestFrame) -> Outcome {
             STEP.fetch_sub(1, Ordering::Relaxed);
         }
         27 => {
-            call(frame, 27)?;
+            if frame.entry_vector == VECTOR_SYSCALL32 {
+                expect(frame.cs == 0xe023 && frame.ss == 0xe02b && frame.rcx == frame.rip && frame.rax == 27, "32-bit frame")?;
+            } else {
+                log!("no syscall in 32-bit code");
+                trap(frame, 6, 0, 2)?;
+                expect(frame.cs == 0xe023, "32-bit code")?;
+            }
+            (frame.rip, frame.cs) = (frame.rdx, 0xe033);
+        }
+        28 => {
+            if frame.entry_vector == VECTOR_SYSENTER {
+                expect(frame.rip == 0 && frame.cs == 3 && frame.rsp == 0, "sysenter frame")?;
+                expect(frame.rflags & 0x4_4600 == 0x4_4600 && frame.rbx == 0x1111_1111_1111_1111, "sysenter flags and registers")?;
+                (frame.cs, frame.rsp) = (0xe033, STACK_TOP);
+            } else {
+                log!("no sysenter in 64-bit code");
+                trap(frame, 6, 0, 2)?;
+            }
+            frame.rip = frame.rdx;
+        }
+        29 => {
+            call(frame, 29)?;
             log!("machine test: passed");
             fatal::reboot();
         }

@@ -29,6 +29,8 @@ fn oxen_main(info: BootInfo) -> ! {
     let program = unsafe { core::slice::from_raw_parts(start.cast::<u8>(), len) };
     let (root, stack) = space::build(program);
     steps::set_stack_frame(stack);
+    let cpus = oxen_machine::smp::start_all();
+    log!("{cpus} CPUs");
     MACHINE.load_root(root, true);
     log!("cr0 {:#x} cr4 {:#x} extended state {} bytes", MACHINE.cr0(), MACHINE.cr4(), MACHINE.fpu_bytes());
 
