@@ -193,7 +193,13 @@ guest_program:
     pushfq
     and dword ptr [rsp], ~0x44000
     popfq
+    /* 29, 30: a watchpoint, and `mov ss` before a system call */
     mov eax, 29
+    syscall
+    mov eax, 30
+    mov ss, word ptr [rdx]
+    syscall
+    mov eax, 31
     syscall
 3:  int3
     jmp 3b

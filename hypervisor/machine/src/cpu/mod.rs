@@ -5,7 +5,6 @@ mod fpu;
 mod msr;
 mod registers;
 mod segments;
-mod smap_probe;
 mod start;
 
 pub use features::{Features, features};

@@ -2,7 +2,7 @@
 
 use super::features::{self, Features};
 use super::registers::{self, rdmsr, wrmsr, xsetbv};
-use super::{DR6_CLEAR, DR7_CLEAR, msr, smap_probe};
+use super::{DR6_CLEAR, DR7_CLEAR, msr};
 use crate::descriptors::{self, FIXED, GUEST_GDT_PAGES, Gate, HYPERVISOR_CS, HYPERVISOR_DS, LDT_PAGES, Tss, USER_CS32};
 use crate::entry::{self, Entries};
 use crate::layout::direct;
@@ -12,7 +12,6 @@ use crate::{memory, space};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use core::cell::{Cell, UnsafeCell};
-use core::sync::atomic::{AtomicBool, Ordering};
 use oxen_types::{CpuId, Maddr, PAGE_SIZE};
 
 /// CR0: protection, native FPU errors, write protection in ring 0, alignment checks for guests, paging.
@@ -143,21 +142,7 @@ pub unsafe fn start_boot_cpu() {
     prepare(CpuId(0));
     // SAFETY: the caller's promise; the area was just prepared.
     unsafe { start(CpuId(0)) };
-    // SAFETY: the boot CPU is set up and runs alone, on another stack than its main stack.
-    if features.smap && unsafe { smap_probe::is_faulty(&mut *IDT.0.get()) } {
-        SMAP_FAULTY.store(true, Ordering::Relaxed);
-        crate::log!("SMAP stays off: here it also hits stack accesses of ring 3 (known of QEMU 7)");
-        // SAFETY: the area was prepared, and only this CPU uses it; without SMAP less is forbidden.
-        unsafe {
-            let data = &*((percpu::area_of(CpuId(0)) + DATA) as *const PerCpu);
-            data.cr4.set(data.cr4.get() & !CR4_SMAP);
-            registers::set_cr4(data.cr4.get());
-        }
-    }
 }
-
-/// SMAP is not to be used, though the processor has it.
-static SMAP_FAULTY: AtomicBool = AtomicBool::new(false);
 
 /// Gives the calling CPU, which is `cpu`, its descriptor tables, control registers and system call registers.
 ///
@@ -174,7 +159,7 @@ pub(crate) unsafe fn start(cpu: CpuId) {
         (features.pge, CR4_PGE),
         (features.mce, CR4_MCE),
         (features.smep, CR4_SMEP),
-        (features.smap && !SMAP_FAULTY.load(Ordering::Relaxed), CR4_SMAP),
+        (features.smap, CR4_SMAP),
         (features.xsave, CR4_OSXSAVE),
     ] {
         if present {
