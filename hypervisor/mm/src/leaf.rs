@@ -7,6 +7,9 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use oxen_hal::FrameMeta;
 use oxen_types::{Mfn, PT_ENTRIES};
 
+/// Entries that are looked at together; divides the number of entries of a table.
+pub(crate) const GROUP: usize = 8;
+
 impl<M: Hardware> Mm<M> {
     /// Replaces entry `index` of `table`, a validated level-1 table of the context's owner.
     #[inline]
@@ -118,22 +121,27 @@ impl<M: Hardware> Mm<M> {
 
     /// Checks all entries of a level-1 table and takes their references; on failure none is held.
     pub(crate) fn validate_l1<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, table: Mfn) -> Result<(), MmError> {
-        for index in 0..PT_ENTRIES {
-            let old = self.machine.read_entry(table, index);
-            if old & PRESENT == 0 {
+        for base in (0..PT_ENTRIES).step_by(GROUP) {
+            if !self.any_present(table, base) {
                 continue;
             }
-            let checked = if old & ctx.l1_disallowed != 0 {
-                Err(MmError::Flags { level: Level::L1, entry: old })
-            } else {
-                self.get_leaf(ctx, old)
-            };
-            match checked {
-                Ok(new) if new == old => {}
-                Ok(new) => self.machine.write_entry(table, index, new),
-                Err(error) => {
-                    self.put_leaves(ctx, table, index);
-                    return Err(error);
+            for index in base..base + GROUP {
+                let old = self.machine.read_entry(table, index);
+                if old & PRESENT == 0 {
+                    continue;
+                }
+                let checked = if old & ctx.l1_disallowed != 0 {
+                    Err(MmError::Flags { level: Level::L1, entry: old })
+                } else {
+                    self.get_leaf(ctx, old)
+                };
+                match checked {
+                    Ok(new) if new == old => {}
+                    Ok(new) => self.machine.write_entry(table, index, new),
+                    Err(error) => {
+                        self.put_leaves(ctx, table, index);
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -142,12 +150,23 @@ impl<M: Hardware> Mm<M> {
 
     /// Drops the references that the entries below `end` of a level-1 table hold.
     pub(crate) fn put_leaves<P>(&self, ctx: &mut MmuContext<'_, P>, table: Mfn, end: usize) {
-        for index in 0..end {
-            let old = self.machine.read_entry(table, index);
-            if old & PRESENT != 0 {
-                self.put_leaf(ctx, old);
+        for base in (0..end).step_by(GROUP) {
+            if !self.any_present(table, base) {
+                continue;
+            }
+            for index in base..end.min(base + GROUP) {
+                let old = self.machine.read_entry(table, index);
+                if old & PRESENT != 0 {
+                    self.put_leaf(ctx, old);
+                }
             }
         }
+    }
+
+    /// True where one of the [`GROUP`] entries from `base` is present. Most tables are mostly empty, and this is the quickest way past the gaps.
+    #[inline]
+    pub(crate) fn any_present(&self, table: Mfn, base: usize) -> bool {
+        (base..base + GROUP).fold(0, |bits, index| bits | self.machine.read_entry(table, index)) & PRESENT != 0
     }
 }
 

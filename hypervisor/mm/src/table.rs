@@ -4,6 +4,7 @@
 //! most four deep; a table never refers to one of its own level.
 
 use crate::entry::{self, PRESENT};
+use crate::leaf::GROUP;
 use crate::record::{Kind, Refs};
 use crate::refs::Taken;
 use crate::{FrameType, Hardware, Level, Mm, MmError, MmioPolicy, MmuContext, Purpose};
@@ -181,12 +182,16 @@ impl<M: Hardware> Mm<M> {
         start: usize,
     ) -> Result<(), MmError> {
         let ty = FrameType::table(level);
-        for index in start..PT_ENTRIES {
-            if level == Level::L4 && entry::is_hypervisor_slot(index) {
+        let mut next = start;
+        while next < PT_ENTRIES {
+            let index = next;
+            if index.is_multiple_of(GROUP) && !self.any_present(mfn, index) {
+                next += GROUP;
                 continue;
             }
+            next += 1;
             let old = self.machine.read_entry(mfn, index);
-            if old & PRESENT == 0 {
+            if old & PRESENT == 0 || level == Level::L4 && entry::is_hypervisor_slot(index) {
                 continue;
             }
             let checked = if ctx.budget == 0 { Err(MmError::Preempted) } else { self.get_upper(ctx, level, old) };
@@ -287,6 +292,10 @@ impl<M: Hardware> Mm<M> {
             return Err(error);
         }
         while let Some(index) = done.checked_sub(1) {
+            if done.is_multiple_of(GROUP) && !self.any_present(mfn, done - GROUP) {
+                done -= GROUP;
+                continue;
+            }
             let old = self.machine.read_entry(mfn, index);
             if old & PRESENT != 0 && !(level == Level::L4 && entry::is_hypervisor_slot(index)) {
                 if ctx.budget == 0 {

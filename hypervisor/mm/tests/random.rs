@@ -124,6 +124,7 @@ impl Test {
         match self.rng.below(20) {
             0 | 1 => {
                 if let Ok(mfn) = mm.alloc_for(self.guests[g].id, 0, 0) {
+                    machine.assert_not_cached(mfn);
                     self.guests[g].frames.push(mfn);
                 }
             }
@@ -184,6 +185,7 @@ impl Test {
             17 => self.connect(g, budget),
             15 if self.rng.one_in(4) && self.guests[g].shared.len() < 3 => {
                 if let Ok(block) = mm.alloc_zeroed(0, 0) {
+                    machine.assert_not_cached(block.mfn());
                     let frame = mm.share(block, self.guests[g].id, true);
                     self.guests[g].shared.push(frame);
                 }
@@ -280,7 +282,10 @@ impl Test {
             return;
         }
         match self.mm.assign(block, self.guests[g].id) {
-            Ok(mfn) => self.guests[g].frames.push(mfn),
+            Ok(mfn) => {
+                self.machine.assert_not_cached(mfn);
+                self.guests[g].frames.push(mfn);
+            }
             Err((_, block)) => self.mm.free(block),
         }
     }
@@ -507,8 +512,8 @@ impl Test {
             assert_eq!(mm.account(g.id).unwrap().pages(), 0);
         }
         assert_eq!(mm.free_frames(), self.total);
-        while let Ok(block) = mm.alloc_zeroed(0, 0) {
-            let _ = block;
+        while let Ok(block) = mm.alloc(0, 0) {
+            machine.assert_not_cached(block.mfn());
         }
     }
 }

@@ -11,8 +11,7 @@
 //! assert_eq!(machine.take_events(), [Event::Kick(CpuId(1))]);
 //! ```
 //!
-//! The oracle for "a frame is reused only after every processor has forgotten it" is built in: [`oxen_hal::Frames::zero_frame`], which is how
-//! frames are prepared for a new owner, panics while a TLB has a translation to the frame.
+//! Oracle for "a frame is reused only after every processor has forgotten it": [`FakeMachine::assert_not_cached`] when it has a new owner.
 
 mod cpu;
 mod devices;
