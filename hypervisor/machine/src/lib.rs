@@ -2,6 +2,8 @@
 //!
 //! [`X86`] implements the traits of `oxen-hal`. The binary crate defines the upcalls through which the machine hands control over.
 #![no_std]
+// The assembly that calls much of this crate is only built for the bare machine.
+#![cfg_attr(not(target_os = "none"), allow(dead_code))]
 
 extern crate alloc;
 

@@ -184,28 +184,31 @@ pub fn early_buffer(bytes: usize) -> Option<&'static mut [u8]> {
     Some(buffer)
 }
 
-/// Gives back a buffer of [`early_buffer`], before [`free_ranges`].
-///
-/// # Panics
-/// Where the slice is not a whole buffer.
-pub fn early_release(buffer: &'static mut [u8]) {
+/// The memory behind a buffer of [`early_buffer`].
+fn buffer_span(buffer: &'static mut [u8]) -> Span {
     let start = (buffer.as_ptr() as u64).wrapping_sub(crate::layout::DIRECT_MAP);
     if !start.is_multiple_of(PAGE_SIZE) {
         panic!("only whole buffers can be given back");
     }
-    unreserve(Span::new(start, buffer.len() as u64).outer_pages(), Purpose::Other);
+    Span::new(start, buffer.len() as u64).outer_pages()
+}
+
+/// Gives back a buffer of [`early_buffer`], before [`free_ranges`].
+///
+/// # Panics
+/// Where the slice does not start where the buffer does.
+pub fn early_release(buffer: &'static mut [u8]) {
+    unreserve(buffer_span(buffer), Purpose::Other);
 }
 
 /// The frames of a buffer of [`early_buffer`] that is given up after the allocator has closed: the first one and their number.
 ///
 /// # Panics
-/// Where the slice is not a whole buffer.
+/// Where the slice does not start where the buffer does.
 pub fn buffer_frames(buffer: &'static mut [u8]) -> (Mfn, u64) {
-    let start = (buffer.as_ptr() as u64).wrapping_sub(crate::layout::DIRECT_MAP);
-    if !start.is_multiple_of(PAGE_SIZE) {
-        panic!("only whole buffers can be given back");
-    }
-    (Maddr(start).mfn(), (buffer.len() as u64).div_ceil(PAGE_SIZE))
+    let span = buffer_span(buffer);
+    USED[Purpose::Other as usize].fetch_sub(span.len(), Ordering::Relaxed);
+    (Maddr(span.start).mfn(), span.len() >> 12)
 }
 
 /// The hypervisor's memory use so far, by purpose.
