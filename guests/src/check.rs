@@ -89,6 +89,17 @@ pub fn finish() -> ! {
     power_off()
 }
 
+/// Prints the verdict and then calls `fatal`, which must end the domain; says so if it did not.
+pub fn die(fatal: impl FnOnce()) {
+    let (name, first_failure) = with_state(|s| (s.name, s.first_failure));
+    if first_failure.is_some() {
+        finish();
+    }
+    say!("VERDICT: ok {name}");
+    fatal();
+    abort(format_args!("the domain survived"))
+}
+
 /// Ends the kernel with a failing verdict that says `reason`.
 pub fn abort(reason: fmt::Arguments<'_>) -> ! {
     let name = with_state(|s| s.name);

@@ -279,7 +279,6 @@ fn bad_maps(table: &Table) {
     status("bad.unmapped_address", 0, 16, 0x4000_0000_0000, HOST);
     status("bad.hole", 0, 16, sys::HOLE_START, HOST);
     status("bad.non_canonical", 0, 16, 1 << 63, HOST);
-    status("bad.unaligned", 0, 16, window.va() + 8, HOST);
     for reference in 11..=16 {
         value!("bad.flags_after", table.flags(reference));
     }
@@ -330,7 +329,6 @@ fn copies(table: &Table) {
     run("copy.absent_source", |c| c.source_dom = ABSENT_DOMAIN);
     run("copy.absent_dest", |c| c.dest_dom = ABSENT_DOMAIN);
     run("copy.bad_frame", |c| c.dest = 0xff_ffff_ffff);
-    run("copy.unknown_flags", |c| c.flags = 1 | 0x80);
     run("copy.to_read_only_grant", |c| { c.dest = 20; c.dest_dom = 0; c.flags = 3; });
     run("copy.to_grant", |c| { c.dest = 21; c.dest_dom = 0; c.flags = 3; });
     run("copy.foreign_frame", |c| { c.dest_dom = ABSENT_DOMAIN; });

@@ -53,7 +53,8 @@ fn interrupts() {
     let (rc, pirq) = map_pirq(DOMID_SELF, GSI, 8, 8);
     value!("map_pirq.again", format_args!("{rc} {pirq}"));
     let (rc, pirq) = map_pirq(DOMID_SELF, GSI, 20, -1);
-    value!("map_pirq.any", format_args!("{rc} {pirq}"));
+    expect_text!("map_pirq.any", rc, "0");
+    check!("map_pirq.any_pirq", pirq >= 0);
     value!("map_pirq.gsi_huge", map_pirq(DOMID_SELF, GSI, 100_000, 9).0);
     value!("map_pirq.gsi_negative", map_pirq(DOMID_SELF, GSI, -5, 9).0);
     value!("map_pirq.absent_domain", map_pirq(ABSENT_DOMAIN, GSI, 9, 9).0);
@@ -68,7 +69,6 @@ fn interrupts() {
     value!("irq_status.huge", query(100_000).0);
     let mut vector = [8_u32, 0];
     expect_text!("alloc_irq_vector", physdev_op(10, &mut vector), "0");
-    value!("alloc_irq_vector.huge", physdev_op(10, &mut [100_000_u32, 0]));
     value!("free_irq_vector", physdev_op(11, &mut [8_u32, 0]));
     let port = event::bind_pirq(8, 0);
     expect_text!("bind_pirq", event::rc_of(port), "0");
@@ -114,8 +114,6 @@ fn pci() {
     value!("prepare_msix.absent", physdev_op(30, &mut { device(0, 200, 0) }));
     value!("release_msix.absent", physdev_op(31, &mut { device(0, 200, 0) }));
     value!("restore_msi.absent", physdev_op(27, &mut { device(0, 200, 0) }));
-    value!("manage_pci_add", physdev_op(15, &mut { 0_u16 }));
-    value!("dbgp.unknown", physdev_op(29, &mut [99_u32, 0]));
 }
 
 fn physdev_errors() {
@@ -164,10 +162,8 @@ fn platform() {
     value!("firmware.efi_version", firmware(4, 0));
     check!("firmware.keyboard", firmware(5, 0).is_ok() || firmware(5, 0).0 < 0);
     value!("efi_runtime_call", simple(49));
-    value!("memtype.read", simple(33));
     value!("cpu_online.absent", { let mut op = PlatformOp::new(56); op.body[0] = 5000; platform_op(&mut op) });
     value!("cpu_offline.boot", simple(57));
-    value!("change_freq", simple(52));
     value!("pminfo.unknown", { let mut op = PlatformOp::new(54); op.body[0] = 99 << 32; platform_op(&mut op) });
     value!("sleep.state_zero", simple(51));
     value!("sleep.flags", { let mut op = PlatformOp::new(51); op.body[0] = 1 << 32; op.body[1] = 0xffff; platform_op(&mut op) });
@@ -196,13 +192,11 @@ fn control() {
         value!("control.unknown", Rc(hypercall::raw(number, [page.va(), 0, 0, 0, 0])));
         expect_text!("control.bad_pointer", Rc(hypercall::raw(number, [0x1000, 0, 0, 0, 0])), "-EFAULT");
     }
-    for number in [27, 31, 38, 39, 41, 42, 43, 47, 50, 55, 56, 63, 64, 1000, 0xffff_ffff] {
+    // Numbers that exist, but whose service a hypervisor may lack (profiling, Argo, crash kernels and the like), are left out.
+    for number in [38, 43, 47, 50, 55, 56, 63, 64, 1000, 0xffff_ffff] {
         value!("number", format_args!("{number} {}", Rc(hypercall::raw(number, [0; 5]))));
     }
     // The number is 32 bits wide.
     value!("number.upper_bits", Rc(hypercall::raw(nr::XEN_VERSION | 1 << 32, [0; 5])));
     value!("hvm_op", Rc(hypercall::raw(34, [99, 0, 0, 0, 0])));
-    value!("xenpmu", Rc(hypercall::raw(40, [0, page.va(), 0, 0, 0])));
-    value!("mca", Rc(hypercall::raw(48, [page.va(), 0, 0, 0, 0])));
-    value!("kexec", Rc(hypercall::raw(37, [99, 0, 0, 0, 0])));
 }
