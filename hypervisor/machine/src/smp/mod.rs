@@ -119,7 +119,7 @@ struct Meeting {
 }
 
 impl Meeting {
-    const ROUNDS: u32 = 32;
+    const ROUNDS: u32 = 16;
     const FINISHED: u32 = u32::MAX;
 }
 
