@@ -154,10 +154,8 @@ impl Gate {
 pub const VECTOR_BREAKPOINT: usize = 3;
 /// Number of the overflow exception.
 pub const VECTOR_OVERFLOW: usize = 4;
-/// The system call vector of 32-bit Linux programs: its gate is open to ring 3, so the entry costs no general protection fault.
-pub const VECTOR_INT80: usize = 0x80;
 
-/// Stack and privilege level of the gate of `vector`.
+/// Stack and privilege level of the gate of `vector`. All `int n` of guests arrive as general protection faults, so that they cannot be taken for interrupts.
 #[must_use]
 pub const fn gate_attributes(vector: usize) -> (Ist, u8) {
     match vector {
@@ -165,7 +163,7 @@ pub const fn gate_attributes(vector: usize) -> (Ist, u8) {
         2 => (Ist::Nmi, 0),
         8 => (Ist::DoubleFault, 0),
         18 => (Ist::MachineCheck, 0),
-        VECTOR_BREAKPOINT | VECTOR_OVERFLOW | VECTOR_INT80 => (Ist::None, 3),
+        VECTOR_BREAKPOINT | VECTOR_OVERFLOW => (Ist::None, 3),
         _ => (Ist::None, 0),
     }
 }

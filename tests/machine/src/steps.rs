@@ -51,6 +51,12 @@ fn page_fault(frame: &mut GuestFrame, error: u32, address: u64) -> Outcome {
     trap(frame, 14, error, 3)
 }
 
+fn software_interrupt(frame: &mut GuestFrame, number: u32) -> Outcome {
+    // Some emulators number the gate in 16-byte units.
+    let error = if frame.error_code == number * 16 + 2 { number * 16 + 2 } else { number * 8 + 2 };
+    trap(frame, 13, error, 2)
+}
+
 /// Sends the return to a place where it faults.
 fn bad_return(frame: &mut GuestFrame, number: u64, rip: u64, cs: u64) -> Outcome {
     call(frame, number)?;
@@ -166,12 +172,8 @@ fn step(number: usize, frame: &mut GuestFrame) -> Outcome {
         6 => page_fault(frame, 7, 0xffff_8000_0000_0000)?,
         // The first page of the image is not mapped any more: the fault does not tell.
         7 => page_fault(frame, 4, 0xffff_82d0_4000_0000)?,
-        8 => trap(frame, 0x80, 0, 0)?,
-        9 => {
-            // Some emulators number the gate in 16-byte units.
-            let error = if frame.error_code == 0x40 * 16 + 2 { 0x40 * 16 + 2 } else { 0x40 * 8 + 2 };
-            trap(frame, 13, error, 2)?;
-        }
+        8 => software_interrupt(frame, 0x80)?,
+        9 => software_interrupt(frame, 0x40)?,
         10 => trap(frame, 13, 0, 1)?,
         11 => bad_return(frame, 11, 0x0000_9000_0000_0000, 0xe033)?,
         12 => return_fault(frame, 0, 0x0000_9000_0000_0000, 0xe033)?,
