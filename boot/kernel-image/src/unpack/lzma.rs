@@ -3,13 +3,22 @@
 use super::lzma_decoder::{Lzma, Properties, Stop};
 use super::range::RangeDecoder;
 use super::{ENDS_EARLY, Fault};
+use crate::bytes::u64_at;
 
 /// Properties (1), dictionary size (4), unpacked size (8; all ones where the stream ends with a marker).
 const HEADER_LEN: usize = 13;
+const UNPACKED_LEN: usize = 5;
+const ENDS_WITH_MARKER: u64 = u64::MAX;
 
 /// Unpacks the stream; returns the number of bytes written.
 pub(super) fn unpack(payload: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     let properties = Properties::read(*payload.first().ok_or(ENDS_EARLY)?)?;
+    let len = u64_at(payload, UNPACKED_LEN).ok_or(ENDS_EARLY)?;
+    if len != ENDS_WITH_MARKER && len != out.len() as u64 {
+        return Err(Fault(
+            "the stream's length differs from the recorded length",
+        ));
+    }
     let mut range = RangeDecoder::new(payload.get(HEADER_LEN..).ok_or(ENDS_EARLY)?)?;
     match Lzma::new(properties).decode(&mut range, out, 0)? {
         Stop::Full => Ok(out.len()),
