@@ -5,12 +5,14 @@ use crate::sched::work;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
+use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::Relaxed;
 use oxen_abi::xen::Virq;
 use oxen_hal::Machine;
 use oxen_sync::{SpinLock, level};
 
-/// Bytes of console output that are kept.
-pub const RING_BYTES: usize = 1 << 20;
+/// Bytes of an earlier boot's text that are shown.
+const PREVIOUS_BYTES: usize = 16 << 10;
 /// Bytes of input that wait for dom0 at most; more are dropped.
 const INPUT_BYTES: usize = 128;
 /// The key that, typed three times, switches serial input between dom0 and the hypervisor: CTRL-a.
@@ -20,40 +22,75 @@ const LIMIT_BURST: u32 = 10;
 /// ... and one more in each of these periods, in nanoseconds.
 const LIMIT_PERIOD_NS: u64 = 500_000_000;
 
-/// A byte ring that remembers how many bytes ever went in.
+/// A byte ring that remembers how many bytes ever went in. It lies in a region that keeps its contents over a warm restart: a header and the bytes.
 #[derive(Debug)]
 pub struct Ring {
-    bytes: Vec<u8>,
-    /// Bytes ever written; the byte with index `i` is at `i % RING_BYTES`.
+    header: &'static [AtomicU8],
+    bytes: &'static [AtomicU8],
+    /// Bytes ever written; the byte with index `i` is at `i % bytes.len()`.
     produced: u64,
     /// Index of the first byte that a reader sees after a clear.
     start: u64,
 }
 
-impl Default for Ring {
-    fn default() -> Self {
-        Self { bytes: alloc::vec![0; RING_BYTES], produced: 0, start: 0 }
-    }
-}
+/// Bytes of a region before the ring proper: magic, bytes ever written, and [`ENDED_WELL`] or 0, each 8 bytes.
+pub const RING_HEADER_BYTES: usize = 64;
+const MAGIC: u64 = u64::from_le_bytes(*b"OxenRing");
+const ENDED_WELL: u64 = 1;
 
 impl Ring {
+    /// An empty ring in `region`, and what an earlier boot left there, unless that one ended in an orderly way. A region too small for anything
+    /// makes a ring that keeps nothing.
+    #[must_use]
+    pub fn in_region(region: &'static [AtomicU8]) -> (Self, Option<Vec<u8>>) {
+        let (header, bytes) = region.split_at(RING_HEADER_BYTES.min(region.len()));
+        let mut ring = Self { header, bytes, produced: 0, start: 0 };
+        let left = (ring.header_word(0) == MAGIC && ring.header_word(2) != ENDED_WELL).then(|| {
+            ring.produced = ring.header_word(1);
+            ring.read(Some(0), bytes.len()).0
+        });
+        ring.produced = 0;
+        ring.set_header_word(2, 0);
+        ring.set_header_word(1, 0);
+        ring.set_header_word(0, MAGIC);
+        (ring, left.filter(|text| !text.is_empty()))
+    }
+
+    fn header_word(&self, index: usize) -> u64 {
+        let mut word = [0; 8];
+        for (to, from) in word.iter_mut().zip(self.header.iter().skip(8 * index)) {
+            *to = from.load(Relaxed);
+        }
+        u64::from_le_bytes(word)
+    }
+
+    fn set_header_word(&self, index: usize, value: u64) {
+        for (to, from) in self.header.iter().skip(8 * index).zip(value.to_le_bytes()) {
+            to.store(from, Relaxed);
+        }
+    }
+
+    fn slot(&self, index: u64) -> Option<&AtomicU8> {
+        self.bytes.get(index.checked_rem(self.bytes.len() as u64)? as usize)
+    }
+
     fn push(&mut self, text: &[u8]) {
         for byte in text {
-            let at = (self.produced % RING_BYTES as u64) as usize;
-            if let Some(slot) = self.bytes.get_mut(at) {
-                *slot = *byte;
+            if let Some(slot) = self.slot(self.produced) {
+                slot.store(*byte, Relaxed);
             }
             self.produced += 1;
         }
+        self.set_header_word(1, self.produced);
     }
 
     /// Copies out what there is from byte index `from` on (older bytes are gone), at most `max` bytes; returns them and the index after them.
     #[must_use]
     pub fn read(&self, from: Option<u64>, max: usize) -> (Vec<u8>, u64) {
-        let oldest = self.produced.saturating_sub(RING_BYTES as u64);
+        let oldest = self.produced.saturating_sub(self.bytes.len() as u64);
         let start = from.unwrap_or(self.start).max(oldest).min(self.produced);
         let count = (self.produced - start).min(max as u64);
-        let bytes = (start..start + count).filter_map(|i| self.bytes.get((i % RING_BYTES as u64) as usize).copied()).collect();
+        let bytes = (start..start + count).filter_map(|i| self.slot(i).map(|b| b.load(Relaxed))).collect();
         (bytes, start + count)
     }
 
@@ -85,10 +122,12 @@ pub struct ConsoleState {
     limit: SpinLock<Limit, { level::CONSOLE - 1 }>,
 }
 
-impl Default for ConsoleState {
-    fn default() -> Self {
+impl ConsoleState {
+    /// A console that keeps its text in `ring`.
+    #[must_use]
+    pub fn new(ring: Ring) -> Self {
         Self {
-            ring: SpinLock::new(Ring::default()),
+            ring: SpinLock::new(ring),
             input: SpinLock::new(Input::default()),
             limit: SpinLock::new(Limit { left: LIMIT_BURST, last_refill_ns: 0, dropped: 0 }),
         }
@@ -148,6 +187,27 @@ impl<M: Machine> Hypervisor<M> {
     /// Puts text into the ring that the devices have shown already (lines from before the ring existed).
     pub fn console_seed(&self, text: &[u8]) {
         self.console.ring.lock().push(text);
+    }
+
+    /// Puts the end of what an earlier boot left into the ring, marked as such.
+    pub fn console_seed_previous(&self, text: &[u8]) {
+        let from = text.len().saturating_sub(PREVIOUS_BYTES);
+        let mut ring = self.console.ring.lock();
+        ring.push(b"(OXEN) --- previous boot, which did not end in an orderly way ---\n");
+        ring.push(text.get(from..).unwrap_or(&[]));
+        ring.push(b"\n(OXEN) --- this boot ---\n");
+    }
+
+    /// Text of a fatal report: into the ring, if nobody holds its lock, which nobody may ever give back.
+    pub fn console_fatal(&self, text: &[u8]) {
+        if let Some(mut ring) = self.console.ring.try_lock() {
+            ring.push(text);
+        }
+    }
+
+    /// Records in the ring's region that this boot ends in an orderly way.
+    pub(crate) fn console_end_well(&self) {
+        self.console.ring.lock().set_header_word(2, ENDED_WELL);
     }
 
     /// Reads the ring; see [`Ring::read`].
@@ -211,19 +271,44 @@ impl<M: Machine> Hypervisor<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::boxed::Box;
+
+    const BYTES: usize = 1000;
+
+    fn region() -> &'static [AtomicU8] {
+        Box::leak((0..RING_HEADER_BYTES + BYTES).map(|_| AtomicU8::new(0xa5)).collect())
+    }
 
     #[test]
-    fn ring_keeps_the_newest() {
-        let mut ring = Ring::default();
+    fn keeps_the_newest() {
+        let (mut ring, previous) = Ring::in_region(region());
+        assert_eq!(previous, None);
         ring.push(b"hello ");
         ring.push(b"world");
         assert_eq!(ring.read(None, 100), (b"hello world".to_vec(), 11));
         assert_eq!(ring.read(Some(6), 3), (b"wor".to_vec(), 9));
         ring.clear();
         assert_eq!(ring.read(None, 100), (Vec::new(), 11));
-        ring.push(&alloc::vec![b'x'; RING_BYTES]);
+        ring.push(&[b'x'; BYTES]);
         let (all, next) = ring.read(Some(0), usize::MAX);
-        assert_eq!((all.len(), next), (RING_BYTES, 11 + RING_BYTES as u64));
+        assert_eq!((all.len(), next), (BYTES, 11 + BYTES as u64));
         assert!(all.iter().all(|b| *b == b'x'));
+    }
+
+    #[test]
+    fn outlives_a_restart_unless_it_ended_well() {
+        let region = region();
+        Ring::in_region(region).0.push(b"last words");
+        let (ring, previous) = Ring::in_region(region);
+        assert_eq!(previous.as_deref(), Some(&b"last words"[..]));
+        ring.set_header_word(2, ENDED_WELL);
+        assert_eq!(Ring::in_region(region).1, None);
+    }
+
+    #[test]
+    fn a_region_too_small_is_harmless() {
+        let (mut ring, _) = Ring::in_region(&[]);
+        ring.push(b"lost");
+        assert_eq!(ring.read(None, 10).0, b"");
     }
 }

@@ -78,7 +78,7 @@ pub struct Hypervisor<M: Machine> {
 
 impl<M: Machine> Hypervisor<M> {
     /// A hypervisor without guests.
-    pub fn new(machine: &'static M, memory: Mm<M>, config: Config) -> Self {
+    pub fn new(machine: &'static M, memory: Mm<M>, config: Config, ring: console::Ring) -> Self {
         Self {
             machine,
             memory,
@@ -87,7 +87,7 @@ impl<M: Machine> Hypervisor<M> {
             sched: Scheduler::new(),
             timers: (0..MAX_CPUS).map(|_| SpinLock::new(TimerQueue::new())).collect(),
             irqs: SpinLock::new(irq::IrqTable::default()),
-            console: console::ConsoleState::default(),
+            console: console::ConsoleState::new(ring),
             version: OnceCell::new(),
         }
     }

@@ -77,10 +77,12 @@ impl<M: Machine> Hypervisor<M> {
         let action = match reason {
             ShutdownReason::POWEROFF => {
                 self.log(format_args!("dom0 powered off"));
+                self.console_end_well();
                 PowerAction::PowerOff
             }
             ShutdownReason::REBOOT => {
                 self.log(format_args!("dom0 rebooted"));
+                self.console_end_well();
                 PowerAction::Reboot
             }
             other => {

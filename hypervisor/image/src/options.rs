@@ -4,8 +4,8 @@ use oxen_machine::boot::EarlyOptions;
 use oxen_machine::console::{ConsoleSettings, Parity, SerialSettings};
 use oxen_options::{ComPort, Options};
 
-/// Bytes of the heap's first part: the console ring takes 1 MiB of it.
-const HEAP_BYTES: u64 = 4 << 20;
+/// Bytes of the heap's first part; it grows by itself.
+const HEAP_BYTES: u64 = 1 << 20;
 
 /// The options that the machine needs before anything else.
 pub fn early(options: &Options) -> EarlyOptions {
@@ -18,7 +18,7 @@ pub fn early(options: &Options) -> EarlyOptions {
         no_reboot: options.noreboot,
         max_cpus: if options.nosmp { 1 } else { options.maxcpus.unwrap_or(u32::MAX).max(1) },
         x2apic: options.x2apic,
-        console_ring_bytes: options.conring_len_bytes,
+        console_ring_bytes: options.conring_len_bytes + oxen_core::console::RING_HEADER_BYTES as u64,
         heap_bytes: HEAP_BYTES,
         ..EarlyOptions::default()
     }

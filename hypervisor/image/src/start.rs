@@ -2,11 +2,12 @@
 
 use crate::{dom0, heap, upcalls};
 use alloc::string::{String, ToString};
+use oxen_core::console::Ring;
 use oxen_core::{Config, Hypervisor, VersionInfo};
 use oxen_hal::{Clock, Frames};
 use oxen_machine::boot::BootInfo;
 use oxen_machine::{MACHINE, X86, console, fatal, log, memory, smp};
-use oxen_mm::Mm;
+use oxen_mm::{FrameBlock, Mm};
 use oxen_sync::OnceCell;
 
 static HYPERVISOR: OnceCell<Hypervisor<X86>> = OnceCell::new();
@@ -20,6 +21,11 @@ pub fn hypervisor() -> &'static Hypervisor<X86> {
     }
 }
 
+/// Frames for the heap, once there is a frame allocator.
+pub fn spare_frames(order: u32) -> Option<FrameBlock> {
+    HYPERVISOR.get()?.memory.alloc(order, 0).ok()
+}
+
 /// Brings everything up and starts dom0.
 pub fn start(info: BootInfo) -> ! {
     // SAFETY: the machine gives the region once and uses it for nothing else.
@@ -30,10 +36,18 @@ pub fn start(info: BootInfo) -> ! {
         no_reboot: options.noreboot,
         console_input: options.console.com1 || options.console.com2,
     };
-    if HYPERVISOR.set(Hypervisor::new(&MACHINE, Mm::new(&MACHINE), config)).is_err() {
+    let Some(region) = memory::persistent_region() else {
+        fatal::cannot_go_on(format_args!("Too little memory for the console ring: conring_size asks for {} bytes", options.conring_len_bytes));
+    };
+    let (ring, previous) = Ring::in_region(region);
+    if HYPERVISOR.set(Hypervisor::new(&MACHINE, Mm::new(&MACHINE), config, ring)).is_err() {
         panic!("started twice");
     }
     let hv = hypervisor();
+    if let Some(text) = &previous {
+        hv.console_seed_previous(text);
+    }
+    drop(previous);
     hv.console_seed(console::early_text());
     console::set_sink(|text| hypervisor().console_output(text));
     if hv.version.set(version()).is_err() {
@@ -58,7 +72,10 @@ pub fn start(info: BootInfo) -> ! {
     if console::enable_serial_interrupt().is_some() {
         log!("*** Serial input to DOM0 (type CTRL-a three times to switch input)");
     }
-    fatal::set_no_reboot(options.noreboot);
+    fatal::set_sink(|text| hypervisor().console_fatal(text));
+    if !options.vga_keep {
+        console::release_screen();
+    }
     upcalls::run_guests()
 }
 

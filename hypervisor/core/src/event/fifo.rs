@@ -123,7 +123,8 @@ impl Fifo {
         self.leave_old_queue(channel, port, (vcpu, priority));
         let queue = priority as usize;
         let tail = *self.blocks.get(vcpu.index())?.as_ref()?.tails.get(queue)?;
-        let linked = tail != 0 && self.word(frames, tail).is_some_and(|tail_word| link_behind(tail_word, port.0));
+        // A port that is the tail itself only looks linked since a moment ago: the queue is empty.
+        let linked = tail != 0 && tail != port.0 && self.word(frames, tail).is_some_and(|tail_word| link_behind(tail_word, port.0));
         let block = self.blocks.get_mut(vcpu.index())?.as_mut()?;
         if let Some(tail) = block.tails.get_mut(queue) {
             *tail = port.0;

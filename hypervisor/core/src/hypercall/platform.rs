@@ -83,6 +83,7 @@ impl<M: Machine> Ctx<'_, M> {
             return Err(Errno::EOPNOTSUPP);
         }
         self.hv.log(format_args!("dom0 switches the machine off (S5)"));
+        self.hv.console_end_well();
         self.machine().power(action);
         Err(Errno::EPERM)
     }
