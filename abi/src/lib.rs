@@ -29,12 +29,15 @@ pub mod tables;
 
 pub mod arch_x86_64;
 pub mod callback;
+pub mod cpuid;
 pub mod domctl;
 pub mod elfnote;
 pub mod errno;
 pub mod event_channel;
 pub mod features;
 pub mod grant_table;
+pub mod hvm;
+pub mod io;
 pub mod mca;
 pub mod memory;
 pub mod nmi;

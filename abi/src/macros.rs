@@ -5,7 +5,7 @@
 
 /// `#[repr(C)]` structures: `[offset] field: type as "C name"`, the last part only where the C name differs from the Rust one.
 ///
-/// Fields whose names start with an underscore are padding; the header does not have to know them.
+/// Fields whose C names start with an underscore are padding or bit fields; they are not compared with the header.
 macro_rules! abi_structs {
     ($(
         $(#[$meta:meta])*

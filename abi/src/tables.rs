@@ -16,7 +16,8 @@ pub struct Struct {
 /// A field of a [`Struct`].
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// The C member designator (`u.unbound.dom` is possible). Names that start with an underscore are this crate's own padding.
+    /// The C member designator (`u.unbound.dom` is possible). Names that start with an underscore are padding, or bit fields that C
+    /// cannot take the offset of.
     pub c_name: &'static str,
     /// Offset in bytes.
     pub offset: usize,
@@ -50,8 +51,17 @@ pub const STRUCTS: &[&[Struct]] = &[
     crate::arch_x86_64::STRUCTS,
     crate::callback::STRUCTS,
     crate::domctl::STRUCTS,
+    crate::domctl::payload::STRUCTS,
     crate::event_channel::STRUCTS,
     crate::grant_table::STRUCTS,
+    crate::hvm::dm_op::STRUCTS,
+    crate::hvm::hvm_op::STRUCTS,
+    crate::hvm::info_table::STRUCTS,
+    crate::hvm::ioreq::STRUCTS,
+    crate::hvm::save::STRUCTS,
+    crate::hvm::vcpu::STRUCTS,
+    crate::io::console::STRUCTS,
+    crate::io::xs_wire::STRUCTS,
     crate::mca::STRUCTS,
     crate::memory::STRUCTS,
     crate::nmi::STRUCTS,
@@ -71,6 +81,7 @@ pub const CONSTANTS: &[&[Constant]] = &[
     crate::arch_x86_64::CONSTS,
     crate::callback::CONSTS,
     crate::callback::ENUMS,
+    crate::cpuid::CONSTS,
     crate::domctl::CONSTS,
     crate::domctl::ENUMS,
     crate::elfnote::ENUMS,
@@ -80,6 +91,21 @@ pub const CONSTANTS: &[&[Constant]] = &[
     crate::features::CONSTS,
     crate::grant_table::CONSTS,
     crate::grant_table::ENUMS,
+    crate::hvm::dm_op::CONSTS,
+    crate::hvm::dm_op::ENUMS,
+    crate::hvm::hvm_op::CONSTS,
+    crate::hvm::hvm_op::ENUMS,
+    crate::hvm::info_table::CONSTS,
+    crate::hvm::ioreq::CONSTS,
+    crate::hvm::ioreq::ENUMS,
+    crate::hvm::params::CONSTS,
+    crate::hvm::params::ENUMS,
+    crate::hvm::save::CONSTS,
+    crate::hvm::save::ENUMS,
+    crate::hvm::vcpu::CONSTS,
+    crate::io::xenbus::ENUMS,
+    crate::io::xs_wire::CONSTS,
+    crate::io::xs_wire::ENUMS,
     crate::mca::CONSTS,
     crate::mca::ENUMS,
     crate::memory::CONSTS,

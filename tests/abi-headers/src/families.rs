@@ -181,6 +181,34 @@ pub const FAMILIES: &[Family] = &[
         prefix: "XEN_SYSCTL_CPUPOOL_OP_",
         except: &[],
     },
+    Family {
+        header: "xen/hvm/params.h",
+        prefix: "HVM_PARAM_",
+        except: &["HVM_PARAM_CALLBACK_TYPE_PPI*"],
+    },
+    Family {
+        header: "xen/hvm/hvm_op.h",
+        prefix: "HVMOP_",
+        except: &[
+            "HVMOP_set_pci_intx_level",
+            "HVMOP_set_isa_irq_level",
+            "HVMOP_set_pci_link_route",
+            "HVMOP_set_mem_access",
+            "HVMOP_get_mem_access",
+            "HVMOP_altp2m_*",
+            "HVMOP_ALTP2M_*",
+        ],
+    },
+    Family {
+        header: "xen/hvm/dm_op.h",
+        prefix: "XEN_DMOP_",
+        except: &["XEN_DMOP_IOREQ_MEM_ACCESS_*"],
+    },
+    Family {
+        header: "xen/io/xs_wire.h",
+        prefix: "XENSTORE_",
+        except: &[],
+    },
 ];
 
 /// The macros that start with a family's prefix and are in neither `known` nor the exceptions. Macros with arguments do not count.

@@ -199,3 +199,44 @@ pub fn differences(rust: &Facts, c: &Facts) -> Vec<String> {
     lines.sort();
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(pairs: &[(&str, u64)]) -> Facts {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), *value))
+            .collect()
+    }
+
+    #[test]
+    fn differing_and_missing_facts_are_reported() {
+        let rust = facts(&[("size a", 8), ("size b", 4), ("size c", 2)]);
+        let c = facts(&[("size a", 8), ("size b", 16)]);
+        let lines = differences(&rust, &c);
+        assert_eq!(
+            lines,
+            [
+                "size b: 0x4 here, 0x10 in the header",
+                "size c: 0x2 here, not printed by the C program"
+            ]
+        );
+    }
+
+    #[test]
+    fn output_is_parsed_at_the_last_equals_sign() {
+        assert_eq!(
+            parse("value A=3\nsize b=8\n"),
+            Ok(facts(&[("value A", 3), ("size b", 8)]))
+        );
+        assert!(parse("nothing").is_err());
+    }
+
+    #[test]
+    fn members_are_spelt_as_types() {
+        assert_eq!(c_type("struct a"), "struct a");
+        assert_eq!(c_type("struct a::b.c"), "__typeof__(((struct a *)0)->b.c)");
+    }
+}
