@@ -23,8 +23,8 @@ const LEVEL_LINE: u32 = 1 << 31;
 static VECTORS: [AtomicU8; MAX_LINES + MAX_MSIS] = [const { AtomicU8::new(0) }; MAX_LINES + MAX_MSIS];
 /// Number of lines, set once.
 static NR_LINES: AtomicU32 = AtomicU32::new(0);
-/// The line of the hypervisor's serial port plus one; 0 for none. It is not given out.
-static SERIAL_LINE: AtomicU32 = AtomicU32::new(0);
+/// The lines of the hypervisor's serial ports plus one; 0 for none. They are not given out.
+static SERIAL_LINES: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 /// Unexpected vectors seen, to limit their reports.
 static STRAY: AtomicU32 = AtomicU32::new(0);
 /// Reports of unexpected vectors and APIC errors before they are only counted.
@@ -54,11 +54,18 @@ fn owner_word(irq: PhysIrq, level: bool) -> u32 {
     irq.0 + 1 | if level { LEVEL_LINE } else { 0 }
 }
 
-/// Opens the line of the hypervisor's serial port. Its interrupts arrive as [`Arrived::ConsoleInput`].
-pub fn open_serial_line(isa_irq: u8) -> bool {
+/// Opens the line of a serial port that is the hypervisor's; `index` is 0 or 1. Its interrupts arrive as [`Arrived::ConsoleInput`].
+pub(crate) fn open_serial_line(index: usize, isa_irq: u8) {
     let line = crate::MACHINE.isa_line(isa_irq);
-    SERIAL_LINE.store(line.gsi + 1, Ordering::Relaxed);
-    io::program(line, vectors::SERIAL, destination(), false)
+    if !io::program(line, vectors::SERIAL, destination(), false) {
+        crate::log!("No I/O APIC has the serial port's interrupt {isa_irq}");
+    } else if let Some(slot) = SERIAL_LINES.get(index) {
+        slot.store(line.gsi + 1, Ordering::Relaxed);
+    }
+}
+
+fn is_serial(gsi: u32) -> bool {
+    SERIAL_LINES.iter().any(|slot| slot.load(Ordering::Relaxed) == gsi + 1)
 }
 
 /// Answers a vector that nobody owns: a device that fires after its MSI was freed, or a defect.
@@ -132,7 +139,7 @@ impl Interrupts for X86 {
     }
 
     fn setup_line(&self, line: IrqLine) -> Option<PhysIrq> {
-        if line.gsi >= self.nr_lines() || line.gsi + 1 == SERIAL_LINE.load(Ordering::Relaxed) || !io::has_line(line.gsi) {
+        if line.gsi >= self.nr_lines() || is_serial(line.gsi) || !io::has_line(line.gsi) {
             return None;
         }
         let irq = PhysIrq(line.gsi);

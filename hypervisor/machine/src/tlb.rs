@@ -139,11 +139,20 @@ pub(crate) fn serve() {
 
 /// Drops translations on all CPUs of `cpus` and returns when each one has done it. CPUs that do not run are passed over: they have none.
 pub fn flush_remote(cpus: &CpuSet, scope: FlushScope) {
+    let me = crate::MACHINE.this_cpu();
+    if cpus.contains(me) {
+        flush_local(scope);
+    }
+    if !crate::smp::is_alone() {
+        flush_others(me, cpus, scope);
+    }
+}
+
+fn flush_others(me: CpuId, cpus: &CpuSet, scope: FlushScope) {
     let what = match scope {
         FlushScope::Page(va) => va.0 & !0xfff,
         FlushScope::All => EVERYTHING,
     };
-    let me = crate::MACHINE.this_cpu();
     let online = crate::MACHINE.online();
     let others = || cpus.iter().filter(|cpu| *cpu != me && online.contains(*cpu));
     // A number per CPU would need room for all of them. A request is answered when the mailbox's answer is as far as its request counter
@@ -153,9 +162,6 @@ pub fn flush_remote(cpus: &CpuSet, scope: FlushScope) {
         if let Some((apic_id, _)) = crate::MACHINE.cpu_identity(cpu) {
             local::send(apic_id, vectors::FLUSH);
         }
-    }
-    if cpus.contains(me) {
-        flush_local(scope);
     }
     for cpu in others() {
         let mailbox = &MAILBOXES[cpu.index() % MAX_CPUS];

@@ -53,7 +53,11 @@ pub(crate) fn start(info: &BootInfo) {
         crate::cpu::prepare(CpuId(cpu));
     }
     for (index, port) in [info.options.console.com1, info.options.console.com2].into_iter().enumerate() {
-        keep_serial_ports(index, port.map_or(0, |settings| settings.port));
+        let Some(settings) = port else { continue };
+        keep_serial_ports(index, settings.port);
+        if let Some(isa_irq) = settings.isa_irq {
+            interrupts::open_serial_line(index, isa_irq);
+        }
     }
     crate::fatal::set_stop_others(smp::stop_others);
     crate::fatal::set_reboot(|| reboot());

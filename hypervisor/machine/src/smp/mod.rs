@@ -35,6 +35,8 @@ static STORAGE: SpinLock<Plan, START_UP_LEVEL> = SpinLock::new(Plan {
 });
 static PLAN: OnceCell<SpinGuard<'static, Plan, START_UP_LEVEL>> = OnceCell::new();
 static ONLINE: CpuSet = CpuSet::new();
+/// Whether any CPU but the boot CPU runs.
+static SEVERAL: AtomicBool = AtomicBool::new(false);
 
 /// Set while a kick is on its way to the CPU and has not been answered.
 #[repr(align(64))]
@@ -244,8 +246,15 @@ extern "C" fn ap_entry(cpu: u32) -> ! {
     time::init_this_cpu();
     MEETING.arrived.store(cpu.0 + 1, Ordering::Release);
     answer_skew();
+    SEVERAL.store(true, Ordering::SeqCst);
     ONLINE.insert(cpu);
     crate::upcall::oxen_cpu_main(cpu)
+}
+
+/// True where the boot CPU is the only one that runs.
+#[inline]
+pub(crate) fn is_alone() -> bool {
+    !SEVERAL.load(Ordering::SeqCst)
 }
 
 /// Takes note that a kick has arrived: the next one needs an interrupt again.
