@@ -112,9 +112,9 @@ pub struct Options {
     pub dom0_max_vcpus: Dom0Vcpus,
     /// `dom0_vcpus_pin`
     pub dom0_vcpus_pin: bool,
-    /// `com1=`; `None` leaves the port alone.
+    /// `com1=`; `None` for the port's usual settings.
     pub com1: Option<ComPort>,
-    /// `com2=`; `None` leaves the port alone.
+    /// `com2=`; `None` for the port's usual settings.
     pub com2: Option<ComPort>,
     /// `console=`
     pub console: ConsoleSet,

@@ -2,6 +2,9 @@
 
 use crate::value;
 
+/// The clock of PC UARTs.
+const CLOCK_HZ: u64 = 1_843_200;
+
 /// Parity of a serial line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Parity {
@@ -23,8 +26,6 @@ pub enum Parity {
 pub struct ComPort {
     /// Bits per second; `None` for `auto`, the rate that the firmware set.
     pub baud: Option<u32>,
-    /// Frequency of the UART's clock in Hz.
-    pub clock_hz: Option<u32>,
     /// Data bits, 5 to 8.
     pub data_bits: u8,
     /// Parity.
@@ -38,11 +39,10 @@ pub struct ComPort {
 }
 
 impl ComPort {
-    /// Reads `<baud>|auto[/<clock>][,<dps>[,<io-base>[,<irq>]]]`; parts may be left empty.
+    /// Reads `<baud>|auto[/1843200][,<dps>[,<io-base>[,<irq>]]]`; parts may be left empty.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let mut port = Self {
             baud: None,
-            clock_hz: None,
             data_bits: 8,
             parity: Parity::None,
             stop_bits: 1,
@@ -58,8 +58,8 @@ impl ComPort {
         if baud != "auto" {
             port.baud = Some(nonzero(baud)?);
         }
-        if let Some(clock) = clock {
-            port.clock_hz = Some(nonzero(clock)?);
+        if clock.is_some_and(|clock| value::number(clock) != Some(CLOCK_HZ)) {
+            return None;
         }
         if let Some(format) = parts.next().filter(|part| !part.is_empty()) {
             port.read_format(format)?;

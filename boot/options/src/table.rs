@@ -43,7 +43,7 @@ pub struct OptionSpec {
 /// What a switch's value may be.
 pub(crate) const SWITCH_SYNTAX: &str = "<boolean>";
 
-const COM_SYNTAX: &str = "<baud>|auto[/<clock-hz>][,<data><parity><stop>[,<io-base>[,<irq>]]]";
+const COM_SYNTAX: &str = "<baud>|auto[/1843200][,<data><parity><stop>[,<io-base>[,<irq>]]]";
 const LEVEL_SYNTAX: &str =
     "<level>[/<rate-limited level>] of none, error, warning, info, debug, all";
 
@@ -80,9 +80,9 @@ pub static TABLE: &[OptionSpec] = &[
     OptionSpec {
         name: "com1",
         syntax: COM_SYNTAX,
-        default: "the port is not used",
-        help: "Sets up the first serial port, for instance `com1=115200,8n1`. `auto` keeps the rate that the firmware set. Parts may be \
-               left empty; the usual I/O base is 0x3f8, the usual interrupt 4, and interrupt 0 means polling.",
+        default: "115200,8n1,0x3f8,4",
+        help: "How to drive the first serial port, where `console` names it. `auto` keeps the rate that the firmware set. Parts may be left \
+               empty. Interrupt 0 means polling. A UART with another clock than 1843200 Hz is not supported.",
         status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(&mut options.com1, ComPort::read(text).map(Some))
@@ -91,8 +91,8 @@ pub static TABLE: &[OptionSpec] = &[
     OptionSpec {
         name: "com2",
         syntax: COM_SYNTAX,
-        default: "the port is not used",
-        help: "As `com1`; the usual I/O base is 0x2f8, the usual interrupt 3.",
+        default: "115200,8n1,0x2f8,3",
+        help: "As `com1`, for the second serial port.",
         status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(&mut options.com2, ComPort::read(text).map(Some))
@@ -102,7 +102,7 @@ pub static TABLE: &[OptionSpec] = &[
         name: "console",
         syntax: "<list of com1, com2, vga, none>",
         default: "com1,vga",
-        help: "Where the hypervisor's messages go. A serial port counts only where `com1=` or `com2=` sets it up.",
+        help: "Where the hypervisor's messages go, and where its console input comes from.",
         status: Status::Honoured,
         setter: Setter::Value(|options, text| set(&mut options.console, ConsoleSet::read(text))),
     },
@@ -111,7 +111,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: LEVEL_SYNTAX,
         default: "warning",
         help: "Which of the hypervisor's own messages are shown: up to the first level always, up to the second at a limited rate.",
-        status: Status::Honoured,
+        status: Status::NoEffect,
         setter: Setter::Value(|options, text| set(&mut options.loglvl, LogThreshold::read(text))),
     },
     OptionSpec {
@@ -119,7 +119,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: LEVEL_SYNTAX,
         default: "none/warning",
         help: "As `loglvl`, for messages that a guest causes.",
-        status: Status::Honoured,
+        status: Status::NoEffect,
         setter: Setter::Value(|options, text| {
             set(&mut options.guest_loglvl, LogThreshold::read(text))
         }),
@@ -128,8 +128,8 @@ pub static TABLE: &[OptionSpec] = &[
         name: "conring_size",
         syntax: "<size>",
         default: "1M",
-        help: "Size of the ring that keeps messages for `xm dmesg`; rounded up to a power of two, 16 KiB to 64 MiB.",
-        status: Status::NoEffect,
+        help: "Size of the ring that keeps messages for `xm dmesg`; rounded up to a power of two, at least 1 MiB, at most 64 MiB.",
+        status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(
                 &mut options.conring_len_bytes,
@@ -151,7 +151,7 @@ pub static TABLE: &[OptionSpec] = &[
         default: "current",
         help: "The screen mode is the one that the boot loader set (in GRUB: `gfxpayload`). `keep` goes on writing to the screen after \
                domain 0 has taken it.",
-        status: Status::NoEffect,
+        status: Status::Honoured,
         setter: Setter::Value(|options, text| set(&mut options.vga_keep, vga_keep(text))),
     },
     OptionSpec {
@@ -180,7 +180,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "off",
         help: "Starts only the boot processor.",
-        status: Status::NoEffect,
+        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.nosmp = on),
     },
     OptionSpec {
@@ -204,7 +204,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "on",
         help: "Uses the local APIC's x2APIC mode where the processor has it.",
-        status: Status::NoEffect,
+        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.x2apic = on),
     },
     OptionSpec {
@@ -275,7 +275,7 @@ fn set<T>(place: &mut T, value: Option<T>) -> Option<()> {
 
 fn conring_len(len: u64) -> Option<u64> {
     len.checked_next_power_of_two()
-        .map(|len| len.max(16 << 10))
+        .map(|len| len.max(1 << 20))
         .filter(|len| *len <= 64 << 20)
 }
 
