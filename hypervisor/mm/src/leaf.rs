@@ -12,7 +12,7 @@ pub(crate) const GROUP: usize = 8;
 
 impl<M: Hardware> Mm<M> {
     /// Replaces entry `index` of `table`, a validated level-1 table of the context's owner.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn mod_l1<P: MmioPolicy>(
         &self,
         ctx: &mut MmuContext<'_, P>,
@@ -41,7 +41,7 @@ impl<M: Hardware> Mm<M> {
     }
 
     /// Takes the reference that a present level-1 entry holds. The entry's flags have been checked. Gives the form to store.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_leaf<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, new: u64) -> Result<u64, MmError> {
         let mfn = entry::frame(new);
         let Some(meta) = self.machine.meta(mfn) else {
@@ -70,7 +70,7 @@ impl<M: Hardware> Mm<M> {
     }
 
     /// After a use was counted by the word alone: the frame cannot change hands any more, but it may just have.
-    #[inline]
+    #[inline(always)]
     fn still_owned<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, mfn: Mfn, meta: &FrameMeta) -> Result<bool, MmError> {
         let refs = meta.refs.load(Acquire);
         if refs & Refs::IDENTITY == ctx.leaf_identity {
@@ -105,7 +105,7 @@ impl<M: Hardware> Mm<M> {
     }
 
     /// Drops the reference that a present level-1 entry held.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn put_leaf<P>(&self, ctx: &mut MmuContext<'_, P>, old: u64) {
         let mfn = entry::frame(old);
         let Some(meta) = self.machine.meta(mfn) else { return };
@@ -164,7 +164,7 @@ impl<M: Hardware> Mm<M> {
     }
 
     /// True where one of the [`GROUP`] entries from `base` is present. Most tables are mostly empty, and this is the quickest way past the gaps.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn any_present(&self, table: Mfn, base: usize) -> bool {
         (base..base + GROUP).fold(0, |bits, index| bits | self.machine.read_entry(table, index)) & PRESENT != 0
     }

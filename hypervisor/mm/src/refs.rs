@@ -209,6 +209,16 @@ impl<M: Hardware> Mm<M> {
     /// Takes one from the total count; frees the frame with the last one.
     #[inline]
     pub(crate) fn put_page(&self, mfn: Mfn, meta: &FrameMeta) {
+        let refs = meta.refs.load(Relaxed);
+        let shared = refs & Refs::COUNT > 1;
+        if !shared || meta.refs.compare_exchange(refs, refs - 1, AcqRel, Relaxed).is_err() {
+            self.put_page_slowly(mfn, meta);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_page_slowly(&self, mfn: Mfn, meta: &FrameMeta) {
         let mut refs = meta.refs.load(Relaxed);
         loop {
             debug_assert!(Refs(refs).has(Refs::IN_USE) && Refs(refs).count() != 0, "{mfn} put too often");
@@ -314,6 +324,15 @@ impl<M: Hardware> Mm<M> {
     /// Takes one use from the type count of a frame whose type needs no undoing.
     #[inline]
     pub(crate) fn drop_use(&self, mfn: Mfn, meta: &FrameMeta) {
+        let kind = meta.kind.load(Relaxed);
+        let shared = kind & Kind::COUNT > Kind::COUNT_UNIT;
+        if !shared || meta.kind.compare_exchange(kind, kind - Kind::COUNT_UNIT, AcqRel, Relaxed).is_err() {
+            self.drop_use_slowly(mfn, meta);
+        }
+    }
+
+    #[inline(never)]
+    fn drop_use_slowly(&self, mfn: Mfn, meta: &FrameMeta) {
         let mut kind = meta.kind.load(Relaxed);
         loop {
             debug_assert!(Kind(kind).count() != 0, "{mfn} has no use to drop");

@@ -15,6 +15,9 @@ impl<M: Hardware> Mm<M> {
     /// [`MmError::Preempted`] when the budget runs out: call again.
     pub fn relinquish<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, cursor: &mut u64) -> Result<(), MmError> {
         self.finish_pending(ctx)?;
+        if *cursor == 0 {
+            self.claim(ctx.owner, 0)?;
+        }
         let owner = Refs::expect(ctx.owner);
         while *cursor < self.machine.max_mfn() {
             if ctx.budget == 0 {

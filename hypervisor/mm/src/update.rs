@@ -243,7 +243,7 @@ impl<M: Hardware> Mm<M> {
     }
 
     /// Stores an entry over `old`; with `preserve_ad` keeps the bits that the processor sets meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn store_entry(&self, table: Mfn, index: usize, old: u64, new: u64, preserve_ad: bool) {
         if !preserve_ad {
             self.machine.write_entry(table, index, new);

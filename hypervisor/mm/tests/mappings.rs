@@ -276,6 +276,37 @@ fn foreign_mappings_are_flushed_everywhere() {
 }
 
 #[test]
+fn a_stolen_frame_is_flushed_before_its_next_owner_has_it() {
+    let mut w = World::new(256);
+    let [root, _, _, l1] = w.chain(D1);
+    let (keep, give) = (w.page(D1), w.page(D1));
+    w.poke(l1, 1, entry::make(keep, RO));
+    w.poke(l1, 2, entry::make(give, RO));
+    w.pin(D1, root, Level::L4).unwrap();
+    let (mm, machine) = (w.mm, w.machine);
+    oxen_hal::AddressSpace::load_root(machine, root, true);
+    for va in [0x1000, 0x2000] {
+        oxen_hal::GuestMemory::read_guest_u64(machine, oxen_types::Gva(va)).unwrap();
+    }
+    w.update(D1, l1, 1, 0).unwrap();
+    w.update(D1, l1, 2, 0).unwrap();
+    let block = mm.steal(give, D1).unwrap();
+    assert!(machine.is_cached(give, false));
+    assert_eq!(mm.assign(block, D2).unwrap(), give);
+    assert!(!machine.is_cached(give, false));
+
+    oxen_hal::GuestMemory::read_guest_u64(machine, oxen_types::Gva(0x1000)).unwrap_err();
+    w.update(D1, l1, 1, entry::make(keep, RO)).unwrap();
+    oxen_hal::GuestMemory::read_guest_u64(machine, oxen_types::Gva(0x1000)).unwrap();
+    w.update(D1, l1, 1, 0).unwrap();
+    let block = mm.steal(keep, D1).unwrap();
+    mm.free(block);
+    while let Ok(block) = mm.alloc(0, 0) {
+        machine.assert_not_cached(block.mfn());
+    }
+}
+
+#[test]
 fn grant_mappings_own_their_reference() {
     let (mut w, l1, own) = with_table();
     let granted = w.page(D2);
