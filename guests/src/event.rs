@@ -3,25 +3,28 @@
 use crate::hypercall::{self, Rc};
 use crate::start::{self, offsets, shared_word, vcpu_info};
 use crate::{cpu, sys};
+use oxen_abi::event_channel::Status;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-/// event_channel_op commands.
+/// event_channel_op commands, as the register takes them.
 #[allow(missing_docs)]
 pub mod op {
-    pub const BIND_INTERDOMAIN: u64 = 0;
-    pub const BIND_VIRQ: u64 = 1;
-    pub const BIND_PIRQ: u64 = 2;
-    pub const CLOSE: u64 = 3;
-    pub const SEND: u64 = 4;
-    pub const STATUS: u64 = 5;
-    pub const ALLOC_UNBOUND: u64 = 6;
-    pub const BIND_IPI: u64 = 7;
-    pub const BIND_VCPU: u64 = 8;
-    pub const UNMASK: u64 = 9;
-    pub const RESET: u64 = 10;
-    pub const INIT_CONTROL: u64 = 11;
-    pub const EXPAND_ARRAY: u64 = 12;
-    pub const SET_PRIORITY: u64 = 13;
+    use oxen_abi::event_channel::EvtchnOp as E;
+
+    pub const BIND_INTERDOMAIN: u64 = E::BIND_INTERDOMAIN.0 as u64;
+    pub const BIND_VIRQ: u64 = E::BIND_VIRQ.0 as u64;
+    pub const BIND_PIRQ: u64 = E::BIND_PIRQ.0 as u64;
+    pub const CLOSE: u64 = E::CLOSE.0 as u64;
+    pub const SEND: u64 = E::SEND.0 as u64;
+    pub const STATUS: u64 = E::STATUS.0 as u64;
+    pub const ALLOC_UNBOUND: u64 = E::ALLOC_UNBOUND.0 as u64;
+    pub const BIND_IPI: u64 = E::BIND_IPI.0 as u64;
+    pub const BIND_VCPU: u64 = E::BIND_VCPU.0 as u64;
+    pub const UNMASK: u64 = E::UNMASK.0 as u64;
+    pub const RESET: u64 = E::RESET.0 as u64;
+    pub const INIT_CONTROL: u64 = E::INIT_CONTROL.0 as u64;
+    pub const EXPAND_ARRAY: u64 = E::EXPAND_ARRAY.0 as u64;
+    pub const SET_PRIORITY: u64 = E::SET_PRIORITY.0 as u64;
 }
 
 /// Ports that the log can tell apart.
@@ -225,22 +228,6 @@ pub fn bind_vcpu(port: u32, vcpu: u32) -> Rc {
 pub fn set_priority(port: u32, priority: u32) -> Rc {
     let mut arg = [port, priority];
     hypercall::event_channel_op(op::SET_PRIORITY, &mut arg)
-}
-
-/// evtchn_status.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Status {
-    /// Domain that has the port.
-    pub dom: u16,
-    /// Port.
-    pub port: u32,
-    /// 0 closed, 1 unbound, 2 interdomain, 3 pirq, 4 virq, 5 ipi.
-    pub status: u32,
-    /// vCPU that is notified.
-    pub vcpu: u32,
-    /// Union: remote domain and port, or number of the interrupt.
-    pub detail: [u32; 2],
 }
 
 /// status of one of the caller's ports.

@@ -4,18 +4,19 @@ use crate::event;
 use crate::hypercall::{self, Rc};
 use crate::mem::{self, Page};
 use crate::start::vcpu_info;
+use oxen_abi::event_channel as abi;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Event word: pending.
-pub const PENDING: u32 = 1 << 31;
+pub const PENDING: u32 = 1 << abi::EVTCHN_FIFO_PENDING;
 /// Event word: masked.
-pub const MASKED: u32 = 1 << 30;
+pub const MASKED: u32 = 1 << abi::EVTCHN_FIFO_MASKED;
 /// Event word: in a queue.
-pub const LINKED: u32 = 1 << 29;
+pub const LINKED: u32 = 1 << abi::EVTCHN_FIFO_LINKED;
 /// Event word: the hypervisor is linking another event behind this one.
-pub const BUSY: u32 = 1 << 28;
+pub const BUSY: u32 = 1 << abi::EVTCHN_FIFO_BUSY;
 /// Event word: next port in the queue.
-pub const LINK_MASK: u32 = (1 << 17) - 1;
+pub const LINK_MASK: u32 = abi::EVTCHN_FIFO_LINK_MASK;
 
 /// vCPUs with a control block.
 const VCPUS: usize = 8;
@@ -24,22 +25,8 @@ static CONTROL: [AtomicU64; VCPUS] = [const { AtomicU64::new(0) }; VCPUS];
 static ARRAY: AtomicU64 = AtomicU64::new(0);
 static HEADS: [[AtomicU32; 16]; VCPUS] = [const { [const { AtomicU32::new(0) }; 16] }; VCPUS];
 
-/// evtchn_init_control.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct InitControl {
-    /// Frame of the control block.
-    pub control_gfn: u64,
-    /// Offset of the control block in the frame.
-    pub offset: u32,
-    /// vCPU.
-    pub vcpu: u32,
-    /// Out: bits of a link.
-    pub link_bits: u8,
-}
-
 /// init_control.
-pub fn init_control(arg: &mut InitControl) -> Rc {
+pub fn init_control(arg: &mut abi::InitControl) -> Rc {
     hypercall::event_channel_op(event::op::INIT_CONTROL, arg)
 }
 
@@ -52,7 +39,7 @@ pub fn expand_array(mfn: u64) -> Rc {
 /// Gives `vcpu` a control block in a page of its own.
 pub fn add_vcpu(vcpu: usize) -> Rc {
     let page = mem::alloc_page();
-    let mut arg = InitControl { control_gfn: page.mfn(), vcpu: vcpu as u32, ..InitControl::default() };
+    let mut arg = abi::InitControl { control_gfn: page.mfn(), vcpu: vcpu as u32, ..abi::InitControl::default() };
     let rc = init_control(&mut arg);
     if rc.is_ok() {
         CONTROL[vcpu].store(page.va(), Ordering::Relaxed);

@@ -6,6 +6,9 @@ use crate::sys::{self, nr};
 use core::arch::asm;
 use core::fmt;
 use core::ffi::c_void;
+use oxen_abi::Errno;
+use oxen_abi::callback::{CallbackRegister, CallbackType};
+use oxen_abi::xen::{MmuextCmd, MmuextOp};
 
 /// Issues hypercall `number` with up to five arguments by a direct `syscall`.
 #[inline(always)]
@@ -39,8 +42,8 @@ pub struct Rc(pub i64);
 
 impl fmt::Display for Rc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match sys::ERROR_NAMES.iter().find(|(number, _)| -*number == self.0) {
-            Some((_, name)) => write!(f, "-{name}"),
+        match self.0.checked_neg().and_then(Errno::from_raw) {
+            Some(error) => write!(f, "-{}", error.name()),
             None => write!(f, "{}", self.0),
         }
     }
@@ -71,7 +74,7 @@ pub fn stack_switch(ss: u64, rsp: u64) -> Rc {
 
 /// callback_op register.
 pub fn register_callback(kind: u16, flags: u16, address: u64) -> Rc {
-    let mut arg = sys::CallbackRegister { kind, flags, pad: 0, address };
+    let mut arg = CallbackRegister { kind: CallbackType(kind), flags, address, ..CallbackRegister::default() };
     Rc(raw(nr::CALLBACK_OP, [0, handle(&mut arg), 0, 0, 0]))
 }
 
@@ -105,7 +108,7 @@ pub fn mmuext(cmd: u32, arg1: u64, arg2: u64) -> Rc {
 
 /// A single mmuext_op about the tables of domain `domid`.
 pub fn mmuext_foreign(cmd: u32, arg1: u64, arg2: u64, domid: u64) -> Rc {
-    let mut op = sys::MmuextOp { cmd, pad: 0, arg1, arg2 };
+    let mut op = MmuextOp { cmd: MmuextCmd(cmd), arg1, arg2, ..MmuextOp::default() };
     Rc(raw(nr::MMUEXT_OP, [handle(&mut op), 1, 0, domid, 0]))
 }
 

@@ -4,6 +4,8 @@ use crate::hypercall::{self, Rc, handle};
 use crate::start::{self, start_info};
 use crate::sys::{self, VIRT_BASE, nr};
 use core::cell::UnsafeCell;
+use oxen_abi::GuestHandle;
+use oxen_abi::memory::MemoryReservation;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of a page.
@@ -247,32 +249,12 @@ pub fn make_table(entries: &[(usize, u64)]) -> Page {
 /// Issues memory_op decrease_reservation for one frame; returns the number of frames taken.
 pub fn release_frame(mfn: u64) -> Rc {
     let mut list = [mfn];
-    let mut reservation = Reservation::new(&mut list, 0, sys::DOMID_SELF);
+    let mut reservation = reservation(&mut list, 0, sys::DOMID_SELF);
     Rc(hypercall::raw(nr::MEMORY_OP, [1, handle(&mut reservation), 0, 0, 0]))
 }
 
-/// xen_memory_reservation.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct Reservation {
-    /// Handle of the frame list.
-    pub extent_start: u64,
-    /// Entries in the list.
-    pub nr_extents: u64,
-    /// log2 of the frames per extent.
-    pub extent_order: u32,
-    /// `XENMEMF_*`.
-    pub mem_flags: u32,
-    /// Target domain.
-    pub domid: u16,
-    /// Padding.
-    pub pad: [u16; 3],
-}
-
-impl Reservation {
-    /// Reservation for a list of extents.
-    pub fn new(list: &mut [u64], extent_order: u32, domid: u16) -> Self {
-        let nr_extents = list.len() as u64;
-        Self { extent_start: handle(list), nr_extents, extent_order, mem_flags: 0, domid, pad: [0; 3] }
-    }
+/// Reservation for a list of extents.
+pub fn reservation(list: &mut [u64], extent_order: u32, domid: u16) -> MemoryReservation {
+    let nr_extents = list.len() as u64;
+    MemoryReservation { extent_start: GuestHandle::new(handle(list)), nr_extents, extent_order, domid, ..MemoryReservation::default() }
 }

@@ -1,50 +1,10 @@
 //! start_info and shared_info.
 
 use crate::sys;
+use oxen_abi::xen::{SharedInfo, StartInfo};
+use core::mem::offset_of;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
-
-/// start_info, without the union's other member (xen.h).
-#[derive(Debug)]
-#[repr(C)]
-pub struct StartInfo {
-    /// "xen-3.0-x86_64" and, for a PAE-capable kernel, "p".
-    pub magic: [u8; 32],
-    /// Pages of the domain.
-    pub nr_pages: u64,
-    /// Machine address of the shared_info page.
-    pub shared_info: u64,
-    /// `SIF_*`.
-    pub flags: u32,
-    /// Frame of the xenstore ring; 0 in dom0.
-    pub store_mfn: u64,
-    /// Event channel of the xenstore ring; 0 in dom0.
-    pub store_evtchn: u32,
-    /// dom0: offset of the console information in this structure.
-    pub console_info_offset: u32,
-    /// dom0: bytes of the console information.
-    pub console_info_bytes: u32,
-    /// Rest of the union.
-    pub console_pad: u64,
-    /// Virtual address of the L4 table, the first of the initial tables.
-    pub pt_base: u64,
-    /// Pages of the initial tables.
-    pub nr_pt_frames: u64,
-    /// Virtual address of the pfn-to-mfn list.
-    pub mfn_list: u64,
-    /// Virtual address, or first pfn, of the second boot module.
-    pub mod_start: u64,
-    /// Bytes of the second boot module.
-    pub mod_len: u64,
-    /// Command line, zero-terminated.
-    pub cmd_line: [u8; 1024],
-    /// First pfn of the pages that hold the p2m and its tables, when it is mapped apart.
-    pub first_p2m_pfn: u64,
-    /// Number of those pages.
-    pub nr_p2m_frames: u64,
-}
-
-const _: () = assert!(size_of::<StartInfo>() == 1168);
 
 static START_INFO: AtomicU64 = AtomicU64::new(0);
 
@@ -179,16 +139,18 @@ pub fn command_line_has(word: &str) -> bool {
     line[..len].split(|b| *b == b' ').any(|w| w == word.as_bytes())
 }
 
-/// Offsets in shared_info (xen.h).
+/// Offsets in shared_info.
 pub mod offsets {
+    use super::{SharedInfo, offset_of};
+
     /// evtchn_pending, 64 words.
-    pub const EVTCHN_PENDING: usize = 2048;
+    pub const EVTCHN_PENDING: usize = offset_of!(SharedInfo, evtchn_pending);
     /// evtchn_mask, 64 words.
-    pub const EVTCHN_MASK: usize = 2560;
+    pub const EVTCHN_MASK: usize = offset_of!(SharedInfo, evtchn_mask);
     /// wc_version and wc_sec.
-    pub const WALL_CLOCK: usize = 3072;
+    pub const WALL_CLOCK: usize = offset_of!(SharedInfo, wc_version);
     /// arch: max_pfn and following.
-    pub const ARCH: usize = 3088;
+    pub const ARCH: usize = offset_of!(SharedInfo, arch);
 }
 
 /// Domain identifier that no domain has.

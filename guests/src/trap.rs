@@ -231,7 +231,7 @@ pub fn trap_entry(vector: u8, flags: u8) -> TrapInfo {
     let Some(entry) = table[..35].iter().find(|e| e[0] == u64::from(vector)) else {
         panic!("no stub for vector {vector}")
     };
-    TrapInfo { vector, flags, cs: FLAT_CS64 as u16, pad: 0, address: entry[1] }
+    TrapInfo { vector, flags, cs: FLAT_CS64 as u16, address: entry[1], ..TrapInfo::default() }
 }
 
 /// Flags of the entry for `vector`: events masked on entry; breakpoint, overflow and 0x80 may be raised from user mode.
@@ -251,7 +251,7 @@ pub fn fill_table(table: &mut [TrapInfo; 256]) {
 
 /// Registers every stub as trap handler, and the event and failsafe callbacks.
 pub fn init() {
-    let mut table = [TrapInfo::default(); 36];
+    let mut table: [TrapInfo; 36] = core::array::from_fn(|_| TrapInfo::default());
     // SAFETY: filled at link time.
     let stubs = unsafe { &guest_trap_table };
     for (slot, stub) in table.iter_mut().zip(&stubs[..35]) {

@@ -3,73 +3,15 @@
 use crate::hypercall::{self, Rc};
 use crate::mem::{self, PAGE};
 use crate::sys::{self, FLAT_CS64, FLAT_SS};
+use oxen_abi::arch_x86_64::{VGCF_IN_KERNEL, VGCF_ONLINE};
 use crate::{event, trap};
 
-/// cpu_user_regs (arch-x86/xen-x86_64.h).
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-#[allow(missing_docs)]
-pub struct UserRegs {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rax: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub error_code: u32,
-    pub entry_vector: u32,
-    pub rip: u64,
-    pub cs: u64,
-    pub rflags: u64,
-    pub rsp: u64,
-    pub ss: u64,
-    pub es: u64,
-    pub ds: u64,
-    pub fs: u64,
-    pub gs: u64,
-}
-
-/// vcpu_guest_context (arch-x86/xen.h).
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-#[allow(missing_docs)]
-pub struct Context {
-    pub fpu: [u64; 64],
-    pub flags: u64,
-    pub user_regs: UserRegs,
-    pub trap_ctxt: [sys::TrapInfo; 256],
-    pub ldt_base: u64,
-    pub ldt_ents: u64,
-    pub gdt_frames: [u64; 16],
-    pub gdt_ents: u64,
-    pub kernel_ss: u64,
-    pub kernel_sp: u64,
-    pub ctrlreg: [u64; 8],
-    pub debugreg: [u64; 8],
-    pub event_callback_eip: u64,
-    pub failsafe_callback_eip: u64,
-    pub syscall_callback_eip: u64,
-    pub vm_assist: u64,
-    pub fs_base: u64,
-    pub gs_base_kernel: u64,
-    pub gs_base_user: u64,
-}
-
-const _: () = assert!(size_of::<Context>() == 5168);
+pub use oxen_abi::arch_x86_64::VcpuGuestContext as Context;
 
 /// Context flag: start in kernel mode.
-pub const IN_KERNEL: u64 = 4;
+pub const IN_KERNEL: u64 = VGCF_IN_KERNEL;
 /// Context flag: the vCPU is online once initialised.
-pub const ONLINE: u64 = 32;
+pub const ONLINE: u64 = VGCF_ONLINE;
 
 /// Bytes of a secondary's stack, in pages.
 const STACK_PAGES: usize = 4;
@@ -86,15 +28,15 @@ pub fn kernel_context(vcpu: usize, entry: u64) -> &'static mut Context {
     let context = unsafe { &mut *(page.va() as *mut Context) };
     context.flags = IN_KERNEL;
     context.user_regs.rip = entry;
-    context.user_regs.cs = FLAT_CS64;
+    context.user_regs.cs = FLAT_CS64 as u16;
     context.user_regs.rflags = 0x200;
     // As if called: the stack is off by eight at a function's entry.
     context.user_regs.rsp = stack_top - 8;
-    context.user_regs.ss = FLAT_SS;
+    context.user_regs.ss = FLAT_SS as u16;
     context.user_regs.rdi = vcpu as u64;
     // Default x87 control word and SSE control register.
-    context.fpu[0] = 0x37f;
-    context.fpu[3] = 0x1f80;
+    context.fpu_ctxt[..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+    context.fpu_ctxt[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
     context.kernel_ss = FLAT_SS;
     context.kernel_sp = stack_top;
     context.ctrlreg[3] = mem::l4_maddr();

@@ -96,7 +96,7 @@ const DESCRIPTORS: &[(&str, u64)] = &[
     ("kind.code_l_and_d", CODE64 | 1 << 54),
     ("kind.data_l", DATA | 1 << 53),
     ("kind.not_present", DATA & !(1 << 47)),
-    ("kind.not_present_garbage", 0xffff_7fff_ffff_ffff & !(1 << 47)),
+    ("kind.not_present_garbage", 0xffff_7fff_ffff_ffff),
     ("kind.call_gate", 0x0000_8c00_0008_0000),
     ("kind.interrupt_gate", 0x0000_8e00_0008_0000),
     ("kind.trap_gate", 0x0000_8f00_0008_0000),

@@ -2,6 +2,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::sync::atomic::Ordering;
+use oxen_abi::event_channel::Status;
 use oxen_guests::event::{self, op, rc_of};
 use oxen_guests::hypercall::{self, Rc};
 use oxen_guests::start::{ABSENT_DOMAIN, offsets, shared_word, vcpu_info};
@@ -102,7 +103,7 @@ fn interdomain() {
     expect_text!("loop.close_remote", event::close(remote), "0");
     let (rc, status) = event::status(local);
     expect_text!("loop.status", rc, "0");
-    expect!("loop.unbound_again", status.status, 1);
+    expect!("loop.unbound_again", status.status.0, 1);
     let remote = event::bind_interdomain(0, local);
     expect_text!("loop.rebind_by_number", rc_of(remote), "0");
     expect_text!("loop.close_local", event::close(local), "0");
@@ -187,7 +188,7 @@ fn errors(ipi: u32) {
     expect_text!("error.bind_absent_domain", rc_of(event::bind_interdomain(ABSENT_DOMAIN, 1)), "-ESRCH");
     expect_text!("error.bind_huge_port", rc_of(event::bind_interdomain(DOMID_SELF, u32::MAX)), "-EINVAL");
     expect_text!("error.bind_ipi_as_remote", rc_of(event::bind_interdomain(DOMID_SELF, ipi)), "-EINVAL");
-    let mut status = event::Status { dom: ABSENT_DOMAIN, port: 1, ..event::Status::default() };
+    let mut status = Status { dom: ABSENT_DOMAIN, port: 1, ..Status::default() };
     expect_text!("error.status_absent", hypercall::event_channel_op(op::STATUS, &mut status), "-ESRCH");
     let mut domain = u64::from(ABSENT_DOMAIN);
     expect_text!("error.reset_absent", hypercall::event_channel_op(op::RESET, &mut domain), "-ESRCH");
@@ -198,16 +199,16 @@ fn errors(ipi: u32) {
 fn status_of_each(ipi: u32) {
     let show = |name: &str, port: u32| {
         let (rc, status) = event::status(port);
-        value!(name, format_args!("{rc} status {} vcpu {}", status.status, status.vcpu));
+        value!(name, format_args!("{rc} status {} vcpu {}", status.status.0, status.vcpu));
     };
     show("status.closed", 40);
     show("status.ipi", ipi);
     if let Ok(port) = event::alloc_unbound(DOMID_SELF, DOMID_SELF) {
         show("status.unbound", port);
-        value!("status.unbound_remote", event::status(port).1.detail[0] & 0xffff);
+        value!("status.unbound_remote", event::status(port).1.u[0] & 0xffff);
         if let Ok(other) = event::bind_interdomain(DOMID_SELF, port) {
             show("status.interdomain", port);
-            expect!("status.interdomain_port", event::status(port).1.detail[1], other);
+            expect!("status.interdomain_port", event::status(port).1.u[1], other);
             expect_text!("status.move", event::bind_vcpu(port, 1), "0");
             show("status.moved", port);
             check!("status.close", event::close(other).is_ok());
@@ -216,7 +217,7 @@ fn status_of_each(ipi: u32) {
     }
     if let Ok(port) = event::bind_virq(9, 0) {
         show("status.virq", port);
-        value!("status.virq_number", event::status(port).1.detail[0]);
+        value!("status.virq_number", event::status(port).1.u[0]);
         check!("status.close", event::close(port).is_ok());
     }
 }
@@ -285,7 +286,7 @@ fn many_ports() {
 fn reset() {
     let mut domain = DOMID_SELF;
     expect_text!("reset", hypercall::event_channel_op(op::RESET, &mut domain), "0");
-    expect!("reset.closed", event::status(255).1.status, 0);
+    expect!("reset.closed", event::status(255).1.status.0, 0);
     expect!("reset.port", event::bind_ipi(0).unwrap_or(0), 1);
     event::send(1);
     let pending = shared_word(offsets::EVTCHN_PENDING).load(Ordering::Relaxed);

@@ -3,7 +3,8 @@
 
 use core::sync::atomic::Ordering;
 use oxen_guests::event::{self, op, rc_of};
-use oxen_guests::fifo::{self, InitControl, LINKED, MASKED, PENDING};
+use oxen_abi::event_channel::InitControl;
+use oxen_guests::fifo::{self, LINKED, MASKED, PENDING};
 use oxen_guests::mem::{self, alloc_page};
 use oxen_guests::start::vcpu_info;
 use oxen_guests::sys::DOMID_SELF;
@@ -28,7 +29,7 @@ fn run() {
 fn set_up() {
     let page = alloc_page();
     let control = |control_gfn, offset, vcpu| {
-        let mut arg = InitControl { control_gfn, offset, vcpu, link_bits: 0 };
+        let mut arg = InitControl { control_gfn, offset, vcpu, ..InitControl::default() };
         (fifo::init_control(&mut arg), arg.link_bits)
     };
     expect_text!("init.absent_vcpu", control(page.mfn(), 0, 100).0, "-ENOENT");
@@ -177,7 +178,7 @@ fn timer() {
 fn reset(ipi: u32) {
     let mut domain = DOMID_SELF;
     expect_text!("reset", hypercall::event_channel_op(op::RESET, &mut domain), "0");
-    expect!("reset.closed", event::status(ipi).1.status, 0);
+    expect!("reset.closed", event::status(ipi).1.status.0, 0);
     // Back to the 2-level structures.
     expect_text!("reset.no_expand", fifo::expand_array(alloc_page().mfn()), "-EOPNOTSUPP");
     let port = event::bind_ipi(0).unwrap_or(0);

@@ -102,7 +102,7 @@ fn set_up() -> Table {
     show("setup.again", setup(DOMID_SELF, 1, list));
     expect!("setup.same_frame", frames[0] == first, true);
     let window = alloc_page();
-    expect_text!("setup.map", hypercall::update_va_mapping(window.va(), frames[0] * PAGE | RW_PAGE, sys::UVMF_INVLPG), "0");
+    expect_text!("setup.map", hypercall::update_va_mapping(window.va(), (frames[0] * PAGE) | RW_PAGE, sys::UVMF_INVLPG), "0");
     expect!("setup.empty", (0..512).filter(|word| window.read(*word) != 0).count(), 0);
     Table { window }
 }

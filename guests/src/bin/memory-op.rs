@@ -2,7 +2,9 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use oxen_guests::hypercall::{self, Rc, handle, memory_op};
-use oxen_guests::mem::{self, PAGE, RW_PAGE, Reservation, alloc_page, alloc_pages};
+use oxen_guests::mem::{self, PAGE, RW_PAGE, alloc_page, alloc_pages};
+use oxen_abi::GuestHandle;
+use oxen_abi::memory::MemoryReservation;
 use oxen_guests::start::{ABSENT_DOMAIN, start_info};
 use oxen_guests::sys::{self, DOMID_SELF, nr};
 use oxen_guests::{check, expect, expect_text, value};
@@ -27,7 +29,7 @@ fn run() {
 }
 
 fn reservation(cmd: u64, list: &mut [u64], order: u32, domid: u16) -> Rc {
-    memory_op(cmd, &mut Reservation::new(list, order, domid))
+    memory_op(cmd, &mut mem::reservation(list, order, domid))
 }
 
 fn numbers() {
@@ -79,7 +81,7 @@ fn decrease_and_populate() {
     let window = alloc_page();
     let mut zero = 0;
     for pfn in pfns {
-        check!("populate.map", hypercall::update_va_mapping(window.va(), mem::p2m(pfn) * PAGE | RW_PAGE, sys::UVMF_INVLPG).is_ok());
+        check!("populate.map", hypercall::update_va_mapping(window.va(), (mem::p2m(pfn) * PAGE) | RW_PAGE, sys::UVMF_INVLPG).is_ok());
         zero += (0..512).filter(|word| window.read(*word) == 0).count();
     }
     value!("populate.zero_words", zero);
@@ -113,7 +115,7 @@ fn increase() {
     expect_text!("increase", reservation(INCREASE, &mut list, 0, DOMID_SELF), "1");
     check!("increase.frame", list[0] != 0);
     expect_text!("increase.give_back", reservation(DECREASE, &mut list, 0, DOMID_SELF), "1");
-    let mut none = Reservation { nr_extents: 1, domid: DOMID_SELF, ..Reservation::default() };
+    let mut none = MemoryReservation { nr_extents: 1, domid: DOMID_SELF, ..MemoryReservation::default() };
     value!("increase.no_list", memory_op(INCREASE, &mut none));
     value!("populate.no_list", memory_op(POPULATE, &mut none));
     value!("decrease.no_list", memory_op(DECREASE, &mut none));
@@ -136,8 +138,8 @@ fn mapped_page() {
 /// xen_memory_exchange.
 #[repr(C)]
 struct Exchange {
-    input: Reservation,
-    output: Reservation,
+    input: MemoryReservation,
+    output: MemoryReservation,
     nr_exchanged: u64,
 }
 
@@ -148,9 +150,9 @@ fn exchange() {
         check!("exchange.unmap", pages.nth(i).unmap().is_ok());
     }
     let run = |input: &mut [u64], in_order: u32, output: &mut [u64], out_order: u32, bits: u32| {
-        let mut output_side = Reservation::new(output, out_order, DOMID_SELF);
+        let mut output_side = mem::reservation(output, out_order, DOMID_SELF);
         output_side.mem_flags = bits;
-        let mut arg = Exchange { input: Reservation::new(input, in_order, DOMID_SELF), output: output_side, nr_exchanged: 0 };
+        let mut arg = Exchange { input: mem::reservation(input, in_order, DOMID_SELF), output: output_side, nr_exchanged: 0 };
         (memory_op(11, &mut arg), arg.nr_exchanged)
     };
     let mut list = [pages.pfn()];
@@ -255,18 +257,18 @@ fn errors() {
         value!(name, format_args!("{} {}", raw(cmd, 0x1000), raw(cmd, 0xffff_8300_0000_0000)));
     }
     // A list that is not there, and one that is too long.
-    let mut arg = Reservation { extent_start: 0x1000, nr_extents: 4, domid: DOMID_SELF, ..Reservation::default() };
+    let mut arg = MemoryReservation { extent_start: GuestHandle::new(0x1000), nr_extents: 4, domid: DOMID_SELF, ..MemoryReservation::default() };
     expect_text!("list.unmapped_populate", memory_op(POPULATE, &mut arg), "0");
     expect_text!("list.unmapped_decrease", memory_op(DECREASE, &mut arg), "0");
-    arg = Reservation { extent_start: 0xffff_8300_0000_0000, nr_extents: 4, domid: DOMID_SELF, ..Reservation::default() };
+    arg = MemoryReservation { extent_start: GuestHandle::new(0xffff_8300_0000_0000), nr_extents: 4, domid: DOMID_SELF, ..MemoryReservation::default() };
     expect_text!("list.hole", memory_op(POPULATE, &mut arg), "0");
-    arg = Reservation { extent_start: 0x1000, nr_extents: u64::MAX, domid: DOMID_SELF, ..Reservation::default() };
+    arg = MemoryReservation { extent_start: GuestHandle::new(0x1000), nr_extents: u64::MAX, domid: DOMID_SELF, ..MemoryReservation::default() };
     expect_text!("list.endless", memory_op(POPULATE, &mut arg), "0");
     expect_text!("list.endless_decrease", memory_op(DECREASE, &mut arg), "0");
     expect_text!("list.absent_domain", reservation(POPULATE, &mut [40], 0, ABSENT_DOMAIN), "0");
     // Progress that a caller makes up is checked like anything else: the start extent lies in the command's upper bits.
     let mut list = [50_u64, 51];
-    let mut arg = Reservation::new(&mut list, 0, DOMID_SELF);
+    let mut arg = mem::reservation(&mut list, 0, DOMID_SELF);
     expect_text!("list.start_beyond_end", memory_op(POPULATE | 100 << 6, &mut arg), "100");
     value!("list.start_endless", memory_op(POPULATE | (u64::MAX >> 6) << 6, &mut arg));
 }

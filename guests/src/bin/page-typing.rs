@@ -49,7 +49,7 @@ fn writable_mapping_of_tables() {
     expect_text!("writable.l4_by_mmu_update", write_pte(mem::entry_maddr(table, 1), entry | RW_PAGE), "-EBUSY");
     expect_text!("writable.l4_read_only_again", update_va_mapping(table, entry | RO_PAGE, sys::UVMF_INVLPG), "0");
     let l1 = mem::table_va(table, 1).unwrap_or(0);
-    expect_text!("writable.l1_by_va", update_va_mapping(l1, mem::va_to_mfn(l1) * PAGE | RW_PAGE, sys::UVMF_INVLPG), "-EBUSY");
+    expect_text!("writable.l1_by_va", update_va_mapping(l1, (mem::va_to_mfn(l1) * PAGE) | RW_PAGE, sys::UVMF_INVLPG), "-EBUSY");
     // At another address.
     let scratch = alloc_page();
     expect_text!("writable.l4_elsewhere", update_va_mapping(scratch.va(), entry | RW_PAGE, sys::UVMF_INVLPG), "-EBUSY");
@@ -340,7 +340,7 @@ fn requests() {
 fn machphys() {
     let page = alloc_page();
     let pfn = page.pfn();
-    let one = |mfn: u64, val| mmu_update(&mut [MmuUpdate { ptr: mfn * PAGE | 1, val }]).0;
+    let one = |mfn: u64, val| mmu_update(&mut [MmuUpdate { ptr: (mfn * PAGE) | 1, val }]).0;
     expect_text!("machphys.set", one(page.mfn(), 0x1234), "0");
     expect!("machphys.read", mem::m2p(page.mfn()), 0x1234);
     expect_text!("machphys.back", one(page.mfn(), pfn), "0");

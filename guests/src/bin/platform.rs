@@ -78,7 +78,7 @@ fn interrupts() {
     let unmap = |domid: u16, pirq: i32| physdev_op(14, &mut [i32::from(domid), pirq]);
     if let Ok(port) = port {
         let (rc, status) = event::status(port);
-        value!("bind_pirq.status", format_args!("{rc} {} {}", status.status, status.detail[0]));
+        value!("bind_pirq.status", format_args!("{rc} {} {}", status.status.0, status.u[0]));
         expect_text!("bind_pirq.close", event::close(port), "0");
     }
     value!("unmap_pirq", unmap(DOMID_SELF, 8));

@@ -129,15 +129,15 @@ fn wait(mut done: impl FnMut() -> bool) -> bool {
 }
 
 fn bring_up() {
-    for vcpu in 1..VCPUS {
+    for (vcpu, stage) in STAGE.iter().enumerate().skip(1) {
         expect_text!("bring_up.initialise", vcpu_op(INITIALISE, vcpu as u64, &mut *context(vcpu)), "0");
         expect_text!("bring_up.initialise_again", vcpu_op(INITIALISE, vcpu as u64, &mut *context(vcpu)), "-EEXIST");
         expect_text!("bring_up.down_until_up", vcpu_op_null(IS_UP, vcpu as u64), "0");
-        expect!("bring_up.not_entered", STAGE[vcpu].load(Ordering::Acquire), 0);
+        expect!("bring_up.not_entered", stage.load(Ordering::Acquire), 0);
         expect_text!("bring_up.up", vcpu_op_null(UP, vcpu as u64), "0");
         expect_text!("bring_up.is_up", vcpu_op_null(IS_UP, vcpu as u64), "1");
         expect_text!("bring_up.up_again", vcpu_op_null(UP, vcpu as u64), "0");
-        expect!("bring_up.entered", wait(|| STAGE[vcpu].load(Ordering::Acquire) == 1), true);
+        expect!("bring_up.entered", wait(|| stage.load(Ordering::Acquire) == 1), true);
     }
 }
 
@@ -145,14 +145,14 @@ fn events_between() {
     let Ok(reply) = event::bind_ipi(0) else { return oxen_guests::check::fail("reply port") };
     REPLY_PORT.store(reply, Ordering::Release);
     event::enable_upcalls();
-    for vcpu in 1..VCPUS {
+    for (vcpu, order) in ORDER.iter().enumerate().skip(1) {
         let port = event::bind_ipi(vcpu as u32);
         expect_text!("ipi.bind", rc_of(port), "0");
         let Ok(port) = port else { return };
         expect_text!("ipi.send", event::send(port), "0");
         expect!("ipi.taken", wait(|| event::count(port) == 1), true);
         let before = event::count(reply);
-        ORDER[vcpu].store(1, Ordering::Release);
+        order.store(1, Ordering::Release);
         expect!("ipi.reply", wait(|| event::count(reply) > before), true);
         // An event channel moved to the other vCPU is taken there.
         if let Ok(local) = event::alloc_unbound(sys::DOMID_SELF, sys::DOMID_SELF) {
@@ -170,12 +170,12 @@ fn events_between() {
 
 /// System time is one clock for all vCPUs.
 fn clocks() {
-    for vcpu in 1..VCPUS {
-        ORDER[vcpu].store(3, Ordering::Release);
+    for order in &ORDER[1..] {
+        order.store(3, Ordering::Release);
     }
     let finished = wait(|| {
         LAST_TIME.fetch_max(now(), Ordering::AcqRel);
-        (1..VCPUS).all(|vcpu| STAGE[vcpu].load(Ordering::Acquire) == 3)
+        STAGE[1..].iter().all(|stage| stage.load(Ordering::Acquire) == 3)
     });
     expect!("clocks.finished", finished, true);
     value!("clocks.backwards", BACKWARDS.load(Ordering::Acquire));
