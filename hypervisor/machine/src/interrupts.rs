@@ -51,7 +51,7 @@ fn vector_of(irq: PhysIrq) -> Option<u8> {
 }
 
 fn owner_word(irq: PhysIrq, level: bool) -> u32 {
-    irq.0 + 1 | if level { LEVEL_LINE } else { 0 }
+    (irq.0 + 1) | if level { LEVEL_LINE } else { 0 }
 }
 
 /// Opens the line of a serial port that is the hypervisor's; `index` is 0 or 1. Its interrupts arrive as [`Arrived::ConsoleInput`].

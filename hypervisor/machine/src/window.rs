@@ -37,27 +37,36 @@ pub(crate) fn init(placeholder: Maddr) {
     let _ = WINDOW.set(Window { va, entry });
 }
 
-/// Shows the page of `at` and calls `action` with the address of `at`. `None` where there is no window yet.
-fn with<R>(at: Maddr, action: impl FnOnce(u64) -> R) -> Option<R> {
-    let window = WINDOW.get()?;
-    let _in_use = IN_USE.lock();
-    let page = at.0 & bits::ADDRESS;
-    let flags = word(window.entry).load(Ordering::Relaxed) & bits::NO_EXECUTE;
-    word(window.entry).store(page | (Access::Device.entry_bits() & !bits::NO_EXECUTE) | flags, Ordering::Release);
-    // Other CPUs may keep an old translation of the window: each drops its own before every use.
-    tlb::flush_page(Gva(window.va));
-    Some(action(window.va + at.0 % PAGE_SIZE))
+impl Window {
+    /// Shows the page of `at` and gives the address of `at`. The caller holds [`IN_USE`].
+    fn show(self, at: Maddr) -> u64 {
+        let page = at.0 & bits::ADDRESS;
+        let no_execute = word(self.entry).load(Ordering::Relaxed) & bits::NO_EXECUTE;
+        word(self.entry).store(page | (Access::Device.entry_bits() & !bits::NO_EXECUTE) | no_execute, Ordering::Release);
+        // Other CPUs may keep an old translation of the window: each drops its own before every use.
+        tlb::flush_page(Gva(self.va));
+        self.va + at.0 % PAGE_SIZE
+    }
 }
 
 /// Writes an aligned 32-bit register.
 pub(crate) fn write_u32(at: Maddr, value: u32) {
     debug_assert!(at.0.is_multiple_of(4));
+    let Some(window) = WINDOW.get() else { return };
+    let _in_use = IN_USE.lock();
     // SAFETY: the window shows a device's page; the caller answers for the effect of the register.
-    with(at, |va| unsafe { (va as *mut u32).write_volatile(value) });
+    unsafe { (window.show(at) as *mut u32).write_volatile(value) };
 }
 
-/// Writes an 8-bit register.
-pub(crate) fn write_u8(at: Maddr, value: u8) {
-    // SAFETY: as in `write_u32`.
-    with(at, |va| unsafe { (va as *mut u8).write_volatile(value) });
+/// Writes an 8-bit register, for a machine that is to restart: gives up where the window stays in use, as its user may have been stopped.
+pub(crate) fn write_u8_or_give_up(at: Maddr, value: u8) {
+    let Some(window) = WINDOW.get() else { return };
+    for _ in 0..1_000_000 {
+        if let Some(_in_use) = IN_USE.try_lock() {
+            // SAFETY: as in `write_u32`.
+            unsafe { (window.show(at) as *mut u8).write_volatile(value) };
+            return;
+        }
+        core::hint::spin_loop();
+    }
 }

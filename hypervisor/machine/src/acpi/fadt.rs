@@ -11,8 +11,6 @@ pub enum Register {
     Memory(Maddr),
     /// I/O port.
     Port(u16),
-    /// PCI configuration space of bus 0 of segment 0: device, function, offset.
-    Pci(u8, u8, u16),
 }
 
 impl Register {
@@ -23,7 +21,6 @@ impl Register {
         match *bytes.first()? {
             0 => Some(Register::Memory(Maddr(address))),
             1 => u16::try_from(address).ok().map(Register::Port),
-            2 => Some(Register::Pci((address >> 32 & 0x1f) as u8, (address >> 16 & 7) as u8, address as u16 & 0xfff)),
             _ => None,
         }
     }
@@ -155,10 +152,10 @@ pub fn find_s5(memory: &impl Physical, table: Table) -> Option<(u8, u8)> {
             return None;
         }
         for at in 0..part.len().saturating_sub(NAME.len()) {
-            if &part[at..at + NAME.len()] == NAME {
-                if let Some(types) = decode_s5(&part[at + NAME.len()..]) {
-                    return Some(types);
-                }
+            if &part[at..at + NAME.len()] == NAME
+                && let Some(types) = decode_s5(&part[at + NAME.len()..])
+            {
+                return Some(types);
             }
         }
         if offset + n == table.len_bytes {

@@ -137,10 +137,12 @@ pub fn scan_for_root_pointer(memory: &impl Physical) -> Option<Maddr> {
     for (start, len) in areas {
         for at in (start..start + len).step_by(16) {
             let mut bytes = [0; 36];
-            if memory.read(Maddr(at), &mut bytes[..8]) && &bytes[..8] == b"RSD PTR " && memory.read(Maddr(at), &mut bytes) {
-                if RootPointer::parse(&bytes).is_ok() {
-                    return Some(Maddr(at));
-                }
+            if memory.read(Maddr(at), &mut bytes[..8])
+                && &bytes[..8] == b"RSD PTR "
+                && memory.read(Maddr(at), &mut bytes)
+                && RootPointer::parse(&bytes).is_ok()
+            {
+                return Some(Maddr(at));
             }
         }
     }

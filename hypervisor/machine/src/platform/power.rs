@@ -2,9 +2,8 @@
 
 use crate::acpi::{self, fadt::Register};
 use crate::port::{in8, in16, out8, out16};
-use crate::{platform::pci, time, window};
+use crate::{time, window};
 use core::arch::asm;
-use oxen_hal::PciAddress;
 
 /// Sleep type field of a PM1 control register.
 const SLEEP_TYPE: u16 = 7 << 10;
@@ -53,10 +52,7 @@ fn write_reset_register(register: Register, value: u8) {
     match register {
         // SAFETY: the firmware says that this port resets the machine.
         Register::Port(port) => unsafe { out8(port, value) },
-        Register::Memory(at) => window::write_u8(at, value),
-        Register::Pci(device, function, offset) => {
-            pci::write(PciAddress { segment: 0, bus: 0, devfn: device << 3 | function }, offset, 1, u32::from(value));
-        }
+        Register::Memory(at) => window::write_u8_or_give_up(at, value),
     }
 }
 

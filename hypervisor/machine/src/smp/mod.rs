@@ -55,12 +55,18 @@ impl Cpuid for Hardware {
     }
 }
 
-/// Orders the processors, the boot CPU first, and keeps at most `max_cpus` of them.
-fn choose(chosen: &mut FixedList<Processor, MAX_CPUS>, listed: &FixedList<Processor, MAX_CPUS>, boot_apic_id: u32, max_cpus: usize) {
+/// Orders the processors, the boot CPU first, and keeps at most `max_cpus` of those that `is_reachable` by their APIC id.
+fn choose(
+    chosen: &mut FixedList<Processor, MAX_CPUS>,
+    listed: &FixedList<Processor, MAX_CPUS>,
+    boot_apic_id: u32,
+    max_cpus: usize,
+    is_reachable: impl Fn(u32) -> bool,
+) {
     let boot = listed.iter().find(|p| p.apic_id == boot_apic_id);
     // Firmware that does not list the boot CPU gives no ACPI id for it.
     chosen.push(boot.unwrap_or(Processor { apic_id: boot_apic_id, acpi_id: 0 }));
-    for processor in listed.iter().filter(|p| p.apic_id != boot_apic_id) {
+    for processor in listed.iter().filter(|p| p.apic_id != boot_apic_id && is_reachable(p.apic_id)) {
         if chosen.len() < max_cpus {
             chosen.push(processor);
         }
@@ -72,7 +78,8 @@ fn choose(chosen: &mut FixedList<Processor, MAX_CPUS>, listed: &FixedList<Proces
 pub(crate) fn init(tables: &Tables, max_cpus: u32) -> u32 {
     let limit = (max_cpus as usize).clamp(1, MAX_CPUS);
     let Some(mut plan) = STORAGE.try_lock() else { return nr_planned() };
-    choose(&mut plan.processors, &tables.madt.processors, local::id(), limit);
+    // Without x2APIC, APIC ids have 8 bits and the last one means all.
+    choose(&mut plan.processors, &tables.madt.processors, local::id(), limit, |id| local::is_x2apic() || id < 0xff);
     plan.fields = IdFields::detect(&Hardware);
     if plan.processors.len() > 1 {
         match memory::early_alloc_low(1) {
@@ -343,11 +350,12 @@ mod tests {
     fn boot_cpu_is_first() {
         let ids = |list: &[u32], boot, max| {
             let mut chosen = FixedList::new();
-            choose(&mut chosen, &listed(list), boot, max);
+            choose(&mut chosen, &listed(list), boot, max, |id| id < 0xff);
             chosen.iter().map(|p: Processor| p.apic_id).collect::<alloc::vec::Vec<_>>()
         };
         assert_eq!(ids(&[4, 0, 2, 6], 2, MAX_CPUS), [2, 4, 0, 6]);
         assert_eq!(ids(&[4, 0, 2, 6], 2, 1), [2]);
         assert_eq!(ids(&[4, 0], 9, 2), [9, 4]);
+        assert_eq!(ids(&[0, 300, 1], 0, MAX_CPUS), [0, 1]);
     }
 }

@@ -11,6 +11,8 @@ use core::fmt;
 const PM_TIMER_HZ: u64 = 3_579_545;
 /// Intel 8254 data sheet and PC convention.
 const PIT_HZ: u64 = 1_193_182;
+/// Length of one measurement with the PIT, in its ticks: less than half a turn of its counter.
+const PIT_WINDOW: u64 = 24_000;
 /// Length of one measurement.
 const WINDOW_NS: u64 = 50_000_000;
 /// Relative error, in millionths, above which a measurement is repeated.
@@ -187,11 +189,13 @@ pub(crate) struct Rates {
 pub(crate) fn measure(reference: Reference) -> Rates {
     let mut best = measure_once(reference);
     for _ in 0..2 {
-        if best.error_ppm <= GOOD_PPM {
+        let turns_fast = matches!(reference, Reference::Pit);
+        if best.error_ppm <= GOOD_PPM && !turns_fast {
             break;
         }
         let again = measure_once(reference);
-        if again.error_ppm < best.error_ppm {
+        // A turn of the PIT's counter that goes unseen makes the TSC look fast.
+        if if turns_fast { again.tsc_hz < best.tsc_hz } else { again.error_ppm < best.error_ppm } {
             best = again;
         }
     }
@@ -207,7 +211,7 @@ pub(crate) fn measure(reference: Reference) -> Rates {
 }
 
 fn measure_once(reference: Reference) -> Rates {
-    let window = if matches!(reference, Reference::Pit) { PIT_HZ / 20 } else { reference.hz() / (NANOS_PER_SEC / WINDOW_NS) };
+    let window = if matches!(reference, Reference::Pit) { PIT_WINDOW } else { reference.hz() / (NANOS_PER_SEC / WINDOW_NS) };
     local::timer_start_silent(u32::MAX);
     let start = reference.sample();
     let (apic_start, apic_start_tsc) = apic_sample();

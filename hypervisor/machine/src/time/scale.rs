@@ -38,7 +38,7 @@ impl Scale {
         } else {
             value << self.shift
         };
-        let product = u128::from(shifted) * u128::from(self.multiplier) >> 32;
+        let product = (u128::from(shifted) * u128::from(self.multiplier)) >> 32;
         // The multiplier has 32 bits, so that the product always fits.
         product as u64
     }
