@@ -47,7 +47,7 @@ impl Ring {
         let mut ring = Self { header, bytes, produced: 0, start: 0 };
         let left = (ring.header_word(0) == MAGIC && ring.header_word(2) != ENDED_WELL).then(|| {
             ring.produced = ring.header_word(1);
-            ring.read(Some(0), bytes.len()).0
+            ring.all()
         });
         ring.produced = 0;
         ring.set_header_word(2, 0);
@@ -84,19 +84,35 @@ impl Ring {
         self.set_header_word(1, self.produced);
     }
 
-    /// Copies out what there is from byte index `from` on (older bytes are gone), at most `max` bytes; returns them and the index after them.
-    #[must_use]
-    pub fn read(&self, from: Option<u64>, max: usize) -> (Vec<u8>, u64) {
-        let oldest = self.produced.saturating_sub(self.bytes.len() as u64);
-        let start = from.unwrap_or(self.start).max(oldest).min(self.produced);
-        let count = (self.produced - start).min(max as u64);
-        let bytes = (start..start + count).filter_map(|i| self.slot(i).map(|b| b.load(Relaxed))).collect();
-        (bytes, start + count)
+    /// All that is in the ring.
+    fn all(&self) -> Vec<u8> {
+        let mut text = alloc::vec![0; self.bytes.len()];
+        let (copied, _) = self.copy(0, &mut text);
+        text.truncate(copied);
+        text
     }
 
-    /// Forgets what is in the ring, for readers that start at its beginning.
-    pub fn clear(&mut self) {
-        self.start = self.produced;
+    /// Fills `to` from byte index `from` on, as far as there is text; older bytes than the oldest kept are skipped. Returns how many bytes were
+    /// copied and the index after them.
+    fn copy(&self, from: u64, to: &mut [u8]) -> (usize, u64) {
+        let oldest = self.produced.saturating_sub(self.bytes.len() as u64);
+        let start = from.max(oldest).min(self.produced);
+        let mut copied = 0;
+        for (place, index) in to.iter_mut().zip(start..self.produced) {
+            *place = self.slot(index).map_or(0, |b| b.load(Relaxed));
+            copied += 1;
+        }
+        (copied, start + copied as u64)
+    }
+
+    /// The full index whose low half is `index`, the nearest one at or before the end.
+    fn widen(&self, index: u32) -> u64 {
+        self.produced.saturating_sub(u64::from((self.produced as u32).wrapping_sub(index)))
+    }
+
+    /// Forgets everything before `index`, for readers that start at the ring's beginning.
+    fn clear_to(&mut self, index: u64) {
+        self.start = self.start.max(index.min(self.produced));
     }
 }
 
@@ -210,15 +226,24 @@ impl<M: Machine> Hypervisor<M> {
         self.console.ring.lock().set_header_word(2, ENDED_WELL);
     }
 
-    /// Reads the ring; see [`Ring::read`].
+    /// Where a reader of the ring begins: at its beginning, or at an index that an earlier read returned, whichever is later. Such an index is
+    /// the low half of the count of bytes ever written.
     #[must_use]
-    pub fn console_read_ring(&self, from: Option<u64>, max: usize) -> (Vec<u8>, u64) {
-        self.console.ring.lock().read(from, max)
+    pub fn console_ring_start(&self, earlier: Option<u32>) -> u64 {
+        let ring = self.console.ring.lock();
+        let after_clear = ring.start;
+        earlier.map_or(after_clear, |index| ring.widen(index).max(after_clear))
     }
 
-    /// Forgets the ring's contents.
-    pub fn console_clear_ring(&self) {
-        self.console.ring.lock().clear();
+    /// Fills `to` from the ring, from byte index `from` on; returns how many bytes there were and the index after them.
+    #[must_use]
+    pub fn console_copy_ring(&self, from: u64, to: &mut [u8]) -> (usize, u64) {
+        self.console.ring.lock().copy(from, to)
+    }
+
+    /// Forgets what is before byte index `index`.
+    pub fn console_clear_ring_to(&self, index: u64) {
+        self.console.ring.lock().clear_to(index);
     }
 
     /// Takes what the serial port received: keys for the hypervisor, or input for dom0.
@@ -285,14 +310,36 @@ mod tests {
         assert_eq!(previous, None);
         ring.push(b"hello ");
         ring.push(b"world");
-        assert_eq!(ring.read(None, 100), (b"hello world".to_vec(), 11));
-        assert_eq!(ring.read(Some(6), 3), (b"wor".to_vec(), 9));
-        ring.clear();
-        assert_eq!(ring.read(None, 100), (Vec::new(), 11));
+        assert_eq!(ring.all(), b"hello world");
+        let mut part = [0; 3];
+        assert_eq!((ring.copy(6, &mut part), &part), ((3, 9), b"wor"));
+        assert_eq!(ring.copy(11, &mut part), (0, 11));
         ring.push(&[b'x'; BYTES]);
-        let (all, next) = ring.read(Some(0), usize::MAX);
-        assert_eq!((all.len(), next), (BYTES, 11 + BYTES as u64));
-        assert!(all.iter().all(|b| *b == b'x'));
+        let mut all = [0; 2 * BYTES];
+        assert_eq!(ring.copy(0, &mut all), (BYTES, 11 + BYTES as u64));
+        assert!(all[..BYTES].iter().all(|b| *b == b'x'));
+    }
+
+    #[test]
+    fn forgets_what_was_read() {
+        let (mut ring, _) = Ring::in_region(region());
+        ring.push(b"read and new");
+        ring.clear_to(9);
+        assert_eq!(ring.start, 9);
+        ring.clear_to(4);
+        assert_eq!(ring.start, 9);
+        ring.clear_to(100);
+        assert_eq!(ring.start, 12);
+    }
+
+    #[test]
+    fn widens_indexes_beyond_32_bits() {
+        let (mut ring, _) = Ring::in_region(region());
+        ring.produced = 3;
+        assert_eq!((ring.widen(1), ring.widen(3), ring.widen(4)), (1, 3, 0));
+        ring.produced = (7 << 32) + 5;
+        assert_eq!(ring.widen(2), (7 << 32) + 2);
+        assert_eq!(ring.widen(u32::MAX), (7 << 32) - 1);
     }
 
     #[test]
@@ -309,6 +356,6 @@ mod tests {
     fn a_region_too_small_is_harmless() {
         let (mut ring, _) = Ring::in_region(&[]);
         ring.push(b"lost");
-        assert_eq!(ring.read(None, 10).0, b"");
+        assert_eq!(ring.all(), b"");
     }
 }

@@ -60,6 +60,8 @@ pub struct Domain {
     shutdown_code: AtomicU32,
     /// Set while it is being torn down.
     dying: AtomicBool,
+    /// Times that its controller paused it.
+    controller_pauses: AtomicU32,
     /// Physical interrupts, by the domain's own numbers.
     pub pirqs: SpinLock<crate::irq::DomainPirqs, { level::IRQ }>,
     /// Last dword written to port 0xcf8.
@@ -88,6 +90,7 @@ impl Domain {
             memory_map: SpinLock::new(Vec::new()),
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
             dying: AtomicBool::new(false),
+            controller_pauses: AtomicU32::new(0),
             pirqs: SpinLock::new(crate::irq::DomainPirqs::default()),
             pci_address_latch: AtomicU32::new(0),
         }
@@ -139,6 +142,22 @@ impl Domain {
     #[must_use]
     pub fn is_dying(&self) -> bool {
         self.dying.load(Ordering::SeqCst)
+    }
+
+    /// True while its controller has it paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.controller_pauses.load(Ordering::SeqCst) != 0
+    }
+
+    /// Counts one more pause by the controller; `false` where the count is at its end.
+    pub(crate) fn count_pause(&self) -> bool {
+        self.controller_pauses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_add(1)).is_ok()
+    }
+
+    /// Counts one pause less; `false` where there is none.
+    pub(crate) fn count_unpause(&self) -> bool {
+        self.controller_pauses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
     }
 
     /// True where the assist with that number is on.

@@ -123,6 +123,7 @@ impl<M: Machine> Hypervisor<M> {
     fn change_vcpu(&self, local: &mut Local, frame: &mut GuestFrame) {
         if let Some(running) = &local.running
             && running.vcpu.is_runnable()
+            && running.vcpu.may_run_on(local.cpu)
             && !self.sched.has_waiting(local.cpu)
         {
             self.start_slice(local.cpu, false);

@@ -19,6 +19,7 @@ pub mod irq;
 pub mod keys;
 mod lifecycle;
 mod notify;
+mod pause;
 mod pv;
 pub mod runstate;
 pub mod sched;

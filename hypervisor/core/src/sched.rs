@@ -9,7 +9,7 @@ use crate::vcpu::{Placement, Vcpu};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use oxen_abi::vcpu::Runstate;
 use oxen_hal::{Clock, Processors};
 use oxen_sync::{SpinLock, level};
@@ -48,9 +48,12 @@ impl RunQueue {
         None
     }
 
-    fn remove(&mut self, vcpu: &Arc<Vcpu>) {
+    /// Takes a vCPU out; says whether it was there.
+    fn remove(&mut self, vcpu: &Arc<Vcpu>) -> bool {
+        let before = self.len();
         self.woken.retain(|v| !Arc::ptr_eq(v, vcpu));
         self.waiting.retain(|v| !Arc::ptr_eq(v, vcpu));
+        self.len() != before
     }
 }
 
@@ -59,6 +62,9 @@ struct CpuQueue {
     queue: SpinLock<RunQueue, { level::RUN_QUEUE }>,
     work: AtomicU32,
     idle: AtomicBool,
+    /// System time at which it last became idle, and nanoseconds that it was idle before; written by the processor itself.
+    idle_since_ns: AtomicU64,
+    idle_ns: AtomicU64,
 }
 
 /// Run queues of all processors.
@@ -77,7 +83,13 @@ impl Scheduler {
     /// Empty queues.
     #[must_use]
     pub fn new() -> Self {
-        let cpu = || CpuQueue { queue: SpinLock::new(RunQueue::default()), work: AtomicU32::new(0), idle: AtomicBool::new(true) };
+        let cpu = || CpuQueue {
+            queue: SpinLock::new(RunQueue::default()),
+            work: AtomicU32::new(0),
+            idle: AtomicBool::new(true),
+            idle_since_ns: AtomicU64::new(0),
+            idle_ns: AtomicU64::new(0),
+        };
         Self { cpus: (0..MAX_CPUS).map(|_| cpu()).collect() }
     }
 
@@ -138,7 +150,7 @@ impl Scheduler {
     /// The processor for a vCPU that wakes up: the last one where it is idle or nothing better is, else an idle one that it may run on.
     fn choose_cpu<M: Processors>(&self, machine: &M, vcpu: &Vcpu, last: CpuId) -> CpuId {
         let online = machine.online();
-        let allowed = vcpu.hard_affinity.lock();
+        let allowed = vcpu.hard_affinity.lock().clone();
         let usable = |cpu: CpuId| online.contains(cpu) && allowed.contains(cpu);
         let idle = |cpu: CpuId| self.cpu(cpu).is_some_and(|c| c.idle.load(Ordering::Relaxed) && c.queue.lock().len() == 0);
         if usable(last) && idle(last) {
@@ -151,20 +163,52 @@ impl Scheduler {
     }
 
     /// Puts a vCPU that was just taken off `cpu` (its registers saved and given back) where it belongs: behind the others where it may go
-    /// on, nowhere where it is stopped.
-    pub fn put_back<M: Clock>(&self, machine: &M, cpu: CpuId, vcpu: &Arc<Vcpu>) {
+    /// on, nowhere where it is stopped. Where it may no longer run on `cpu` it moves to another processor.
+    pub fn put_back<M: Processors + Clock>(&self, machine: &M, cpu: CpuId, vcpu: &Arc<Vcpu>) {
         let mut place = vcpu.place.lock();
         let now = machine.now_ns();
         if vcpu.is_runnable() {
-            *place = Placement::Queued(cpu);
+            let to = if vcpu.may_run_on(cpu) { cpu } else { self.choose_cpu(machine, vcpu, cpu) };
+            *place = Placement::Queued(to);
             vcpu.runstate.lock().enter(Runstate::RUNNABLE, now);
-            if let Some(c) = self.cpu(cpu) {
-                c.queue.lock().waiting.push_back(vcpu.clone());
-            }
+            self.queue_last(machine, to, vcpu);
         } else {
             *place = Placement::Off(cpu);
             let state = if vcpu.is_up() { Runstate::BLOCKED } else { Runstate::OFFLINE };
             vcpu.runstate.lock().enter(state, now);
+        }
+    }
+
+    /// Queues a vCPU behind the others of `cpu`; another processor than the calling one is told.
+    fn queue_last<M: Processors>(&self, machine: &M, cpu: CpuId, vcpu: &Arc<Vcpu>) {
+        if let Some(c) = self.cpu(cpu) {
+            c.queue.lock().waiting.push_back(vcpu.clone());
+        }
+        if cpu != machine.this_cpu() {
+            self.add_work(cpu, work::RESCHEDULE);
+            machine.kick(cpu);
+        }
+    }
+
+    /// Makes a changed hard affinity hold: a vCPU that waits for a processor on which it may no longer run waits for another one, and a processor that
+    /// runs it gives it up soon.
+    pub fn affinity_changed<M: Processors + Clock>(&self, machine: &M, vcpu: &Arc<Vcpu>) {
+        let mut place = vcpu.place.lock();
+        match *place {
+            Placement::Queued(cpu) if !vcpu.may_run_on(cpu) => {
+                // Where it is in no queue, a processor has just picked it, and will look at its affinity again.
+                if self.cpu(cpu).is_some_and(|c| c.queue.lock().remove(vcpu)) {
+                    let to = self.choose_cpu(machine, vcpu, cpu);
+                    *place = Placement::Queued(to);
+                    self.queue_last(machine, to, vcpu);
+                    self.add_work(to, work::RESCHEDULE);
+                }
+            }
+            Placement::Running(cpu) if !vcpu.may_run_on(cpu) => {
+                drop(place);
+                self.nudge(machine, vcpu, work::RESCHEDULE);
+            }
+            _ => {}
         }
     }
 
@@ -179,15 +223,15 @@ impl Scheduler {
         let others = machine.online().iter().filter(|&other| other != cpu);
         for from in core::iter::once(cpu).chain(others) {
             if let Some(vcpu) = self.take_from(machine, from, cpu) {
-                self.set_idle(cpu, false);
+                self.set_idle(machine, cpu, false);
                 return Some(vcpu);
             }
         }
-        self.set_idle(cpu, true);
+        self.set_idle(machine, cpu, true);
         None
     }
 
-    fn take_from<M: Clock>(&self, machine: &M, from: CpuId, to: CpuId) -> Option<Arc<Vcpu>> {
+    fn take_from<M: Processors + Clock>(&self, machine: &M, from: CpuId, to: CpuId) -> Option<Arc<Vcpu>> {
         loop {
             let vcpu = self.cpu(from)?.queue.lock().take_first(|v| v.hard_affinity.lock().contains(to))?;
             let mut place = vcpu.place.lock();
@@ -195,6 +239,13 @@ impl Scheduler {
                 continue;
             }
             let now = machine.now_ns();
+            if vcpu.is_runnable() && !vcpu.may_run_on(to) {
+                // Its affinity changed since it was picked.
+                let other = self.choose_cpu(machine, &vcpu, from);
+                *place = Placement::Queued(other);
+                self.queue_last(machine, other, &vcpu);
+                continue;
+            }
             if vcpu.is_runnable() {
                 *place = Placement::Running(to);
                 vcpu.runstate.lock().enter(Runstate::RUNNING, now);
@@ -221,10 +272,28 @@ impl Scheduler {
         }
     }
 
-    fn set_idle(&self, cpu: CpuId, idle: bool) {
-        if let Some(c) = self.cpu(cpu) {
-            c.idle.store(idle, Ordering::Relaxed);
+    fn set_idle<M: Clock>(&self, machine: &M, cpu: CpuId, idle: bool) {
+        let Some(c) = self.cpu(cpu) else { return };
+        if c.idle.swap(idle, Ordering::Relaxed) == idle {
+            return;
         }
+        let now = machine.now_ns();
+        if idle {
+            c.idle_since_ns.store(now, Ordering::Relaxed);
+        } else {
+            c.idle_ns.fetch_add(now.saturating_sub(c.idle_since_ns.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+    }
+
+    /// Nanoseconds that `cpu` has been idle in all.
+    #[must_use]
+    pub fn idle_ns<M: Clock>(&self, machine: &M, cpu: CpuId) -> u64 {
+        let Some(c) = self.cpu(cpu) else { return 0 };
+        let before = c.idle_ns.load(Ordering::Relaxed);
+        if !c.idle.load(Ordering::Relaxed) {
+            return before;
+        }
+        before.saturating_add(machine.now_ns().saturating_sub(c.idle_since_ns.load(Ordering::Relaxed)))
     }
 
     /// Describes the queues for the debug key `r`.

@@ -150,6 +150,12 @@ impl Vcpu {
         self.stop_reasons() & stop::DOWN == 0
     }
 
+    /// True where its hard affinity allows it to run on `cpu`.
+    #[must_use]
+    pub fn may_run_on(&self, cpu: CpuId) -> bool {
+        self.hard_affinity.lock().contains(cpu)
+    }
+
     /// Where its `vcpu_info` is.
     #[must_use]
     pub fn info(&self) -> Option<VcpuInfoPtr> {

@@ -4,6 +4,7 @@
 //! guest: it means that the handler did a part, left its progress in the argument words (which it will read again as untrusted input),
 //! and wants to be called once more; in between, the guest may take interrupts.
 
+mod bitmap;
 mod callbacks;
 mod console;
 mod domctl;

@@ -1,0 +1,95 @@
+//! `domctl`: one domain.
+
+mod info;
+mod settings;
+mod vcpu;
+
+use super::{Answer, Args};
+use crate::ctx::Ctx;
+use crate::domain::Domain;
+use alloc::sync::Arc;
+use oxen_abi::Errno;
+use oxen_abi::domctl::{Domctl, DomctlCmd, XEN_DOMCTL_INTERFACE_VERSION};
+use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
+use oxen_hal::Machine;
+use oxen_types::{DomId, Gva};
+
+impl<M: Machine> Ctx<'_, M> {
+    /// `(operation)`.
+    pub(super) fn domctl(&mut self, args: &Args) -> Answer {
+        self.require_control()?;
+        let argument = Gva(args[0]);
+        let mut op: Domctl = self.read(argument)?;
+        if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
+            return Err(Errno::EACCES);
+        }
+        if op.cmd == DomctlCmd::GETDOMAININFO {
+            self.domain_info(&mut op)?;
+            self.write(argument, &op)?;
+            return Ok(0);
+        }
+        let target = self.hv.domains.get(DomId(op.domain)).ok_or(Errno::ESRCH)?;
+        if self.domctl_on(&target, &mut op)? {
+            self.write(argument, &op)?;
+        }
+        Ok(0)
+    }
+
+    /// Carries out an operation on a domain that exists; says whether there is something to tell.
+    fn domctl_on(&mut self, target: &Arc<Domain>, op: &mut Domctl) -> Result<bool, Errno> {
+        match op.cmd {
+            DomctlCmd::PAUSEDOMAIN => {
+                // Nobody would be left to undo it.
+                self.require_other(target)?;
+                self.hv.pause_domain(target)?;
+                return Ok(false);
+            }
+            DomctlCmd::UNPAUSEDOMAIN => {
+                self.require_other(target)?;
+                self.hv.unpause_domain(target)?;
+                return Ok(false);
+            }
+            DomctlCmd::MAX_MEM => {
+                self.set_max_mem(target, &op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::SETDOMAINHANDLE => {
+                let request: oxen_abi::domctl::SetDomainHandle = op.u.read();
+                *target.handle.lock() = request.handle;
+                return Ok(false);
+            }
+            DomctlCmd::SETNODEAFFINITY => {
+                self.set_node_affinity(&op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::GETNODEAFFINITY => self.with_domctl(target, op, Self::node_affinity)?,
+            DomctlCmd::GETVCPUINFO => self.with_domctl(target, op, Self::vcpu_info)?,
+            DomctlCmd::GETVCPUAFFINITY => self.with_domctl(target, op, Self::vcpu_affinity)?,
+            DomctlCmd::SETVCPUAFFINITY => self.with_domctl(target, op, Self::set_vcpu_affinity)?,
+            DomctlCmd::GETTSCINFO => self.with_domctl(target, op, Self::tsc_info)?,
+            DomctlCmd::GET_ADDRESS_SIZE => self.with_domctl(target, op, Self::address_size)?,
+            other => {
+                self.hv.log_limited(format_args!("{}: domctl {other:?} for {} is not implemented", self.domain.id, target.id));
+                return Err(Errno::ENOSYS);
+            }
+        }
+        Ok(true)
+    }
+
+    fn require_other(&self, target: &Arc<Domain>) -> Result<(), Errno> {
+        if Arc::ptr_eq(target, self.domain) { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    /// Lets `handler` work on the payload, which is changed where it succeeds.
+    fn with_domctl<T: FromBytes + IntoBytes + Immutable>(
+        &self,
+        target: &Arc<Domain>,
+        op: &mut Domctl,
+        handler: impl FnOnce(&Self, &Arc<Domain>, &mut T) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut request: T = op.u.read();
+        handler(self, target, &mut request)?;
+        op.u.write(&request);
+        Ok(())
+    }
+}
