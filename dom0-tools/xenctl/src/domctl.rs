@@ -121,3 +121,84 @@ impl Xen {
         Ok(answer.u.read())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+    use oxen_abi::domctl::VcpuAffinity as Affinity;
+
+    /// A hypervisor with domains 0 and 5; 0 has vCPUs 0 and 2 of 3.
+    fn hypervisor() -> Xen {
+        fake::xen(|op, args| {
+            assert_eq!(op, Hypercall::DOMCTL);
+            let mut domctl: Domctl = fake::read(args[0]);
+            assert_eq!(domctl.interface_version, XEN_DOMCTL_INTERFACE_VERSION);
+            match domctl.cmd {
+                DomctlCmd::GETDOMAININFO => {
+                    let domain = [0, 5]
+                        .into_iter()
+                        .find(|id| *id >= domctl.domain)
+                        .ok_or(Errno::ESRCH)?;
+                    domctl.u.write(&GetDomainInfo {
+                        domain,
+                        max_vcpu_id: 2,
+                        ..GetDomainInfo::default()
+                    });
+                }
+                DomctlCmd::GETVCPUINFO => {
+                    let info: GetVcpuInfo = domctl.u.read();
+                    match (domctl.domain, info.vcpu) {
+                        (0, 0 | 2) => domctl.u.write(&GetVcpuInfo { online: 1, ..info }),
+                        (0, 1) => return Err(Errno::ESRCH),
+                        (0, _) => return Err(Errno::EINVAL),
+                        _ => return Err(Errno::ESRCH),
+                    }
+                }
+                DomctlCmd::GETVCPUAFFINITY => {
+                    let affinity: Affinity = domctl.u.read();
+                    assert_eq!(affinity.flags, VCPUAFFINITY_HARD | VCPUAFFINITY_SOFT);
+                    fake::write_bytes(affinity.cpumap_hard.bitmap.address(), &[0b01]);
+                    fake::write_bytes(affinity.cpumap_soft.bitmap.address(), &[0b11]);
+                }
+                other => panic!("{other:?} was not asked for"),
+            }
+            fake::write(args[0], &domctl);
+            Ok(0)
+        })
+    }
+
+    #[test]
+    fn the_next_domain_is_not_taken_for_the_wanted_one() {
+        let xen = hypervisor();
+        assert_eq!(xen.domain(5).unwrap().domain, 5);
+        assert!(matches!(
+            xen.domain(3),
+            Err(Error::NoSuchDomain { domid: 3 })
+        ));
+        assert!(matches!(
+            xen.domain(6),
+            Err(Error::NoSuchDomain { domid: 6 })
+        ));
+    }
+
+    #[test]
+    fn a_missing_vcpu_differs_from_a_missing_domain() {
+        let xen = hypervisor();
+        assert_eq!(xen.vcpu(0, 2).unwrap().map(|info| info.vcpu), Some(2));
+        assert_eq!(xen.vcpu(0, 1).unwrap(), None);
+        assert!(matches!(
+            xen.vcpu(9, 0),
+            Err(Error::NoSuchDomain { domid: 9 })
+        ));
+    }
+
+    #[test]
+    fn affinities_are_sets_of_cpus() {
+        let affinity = hypervisor().vcpu_affinity(0, 0, 2).unwrap();
+        assert_eq!(
+            (affinity.hard.to_string(), affinity.soft.to_string()),
+            ("0".into(), "0-1".into())
+        );
+    }
+}

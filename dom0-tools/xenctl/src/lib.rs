@@ -10,6 +10,8 @@ mod bitmap;
 mod buffer;
 mod domctl;
 mod error;
+#[cfg(test)]
+mod fake;
 mod memory;
 mod privcmd;
 mod sysctl;

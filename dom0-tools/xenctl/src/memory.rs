@@ -41,3 +41,44 @@ impl Xen {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    /// A hypervisor whose memory commands all return `result`.
+    fn hypervisor(result: i64) -> Xen {
+        fake::xen(move |op, args| {
+            assert_eq!((op, args[1]), (Hypercall::MULTICALL, 1));
+            let mut entry: MulticallEntry = fake::read(args[0]);
+            assert_eq!(entry.op, u64::from(Hypercall::MEMORY_OP.raw()));
+            entry.result = result.cast_unsigned();
+            fake::write(args[0], &entry);
+            Ok(0)
+        })
+    }
+
+    #[test]
+    fn counts_are_64_bits_wide() {
+        assert_eq!(hypervisor(1 << 40).sharing().unwrap(), (1 << 40, 1 << 40));
+    }
+
+    #[test]
+    fn without_sharing_nothing_is_shared() {
+        assert_eq!(
+            hypervisor(Errno::ENOSYS.to_ret()).sharing().unwrap(),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn other_errors_are_errors() {
+        let error = hypervisor(Errno::EINVAL.to_ret()).sharing().unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EINVAL));
+        assert!(matches!(
+            hypervisor(-4000).sharing(),
+            Err(Error::BadAnswer { .. })
+        ));
+    }
+}

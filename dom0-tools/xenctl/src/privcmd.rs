@@ -4,6 +4,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use oxen_abi::Hypercall;
 use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -29,8 +30,50 @@ const IOCTL_PRIVCMD_HYPERCALL: u64 =
 /// An open connection to the hypervisor.
 #[derive(Debug)]
 pub struct Xen {
+    transport: Box<dyn Transport>,
+}
+
+/// What carries hypercalls. Tests put a hypervisor of their own behind it.
+pub(crate) trait Transport: fmt::Debug {
+    /// Makes hypercall `op`. Returns the result, 0 or more, or the hypervisor's or the kernel's error.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Xen::hypercall`].
+    unsafe fn hypercall(&self, op: Hypercall, args: [u64; 5]) -> io::Result<u32>;
+
+    /// The device that gives memory for arguments, if there is one.
+    fn buffers(&self) -> Option<&File>;
+}
+
+/// The kernel's devices.
+#[derive(Debug)]
+struct Privcmd {
     privcmd: File,
     buffers: Option<File>,
+}
+
+impl Transport for Privcmd {
+    unsafe fn hypercall(&self, op: Hypercall, args: [u64; 5]) -> io::Result<u32> {
+        let mut argument = PrivcmdHypercall {
+            op: u64::from(op.raw()),
+            args,
+        };
+        // SAFETY: the descriptor is open, the request's argument is the structure that it names, and the caller vouches for the
+        // addresses in it.
+        let result = unsafe {
+            libc::ioctl(
+                self.privcmd.as_raw_fd(),
+                IOCTL_PRIVCMD_HYPERCALL as libc::Ioctl,
+                &raw mut argument,
+            )
+        };
+        u32::try_from(result).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn buffers(&self) -> Option<&File> {
+        self.buffers.as_ref()
+    }
 }
 
 impl Xen {
@@ -49,7 +92,7 @@ impl Xen {
                         .write(true)
                         .open(HYPERCALL_BUFFERS)
                         .ok();
-                    return Ok(Self { privcmd, buffers });
+                    return Ok(Self::over(Privcmd { privcmd, buffers }));
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::NotFound => {}
@@ -73,14 +116,21 @@ impl Xen {
         })
     }
 
+    /// A connection over `transport`.
+    pub(crate) fn over(transport: impl Transport + 'static) -> Self {
+        Self {
+            transport: Box::new(transport),
+        }
+    }
+
     /// A buffer of `len` bytes.
     pub(crate) fn buffer(&self, len: usize) -> Result<Buffer> {
-        Buffer::new(self.buffers.as_ref(), len)
+        Buffer::new(self.transport.buffers(), len)
     }
 
     /// A buffer that holds `value`.
     pub(crate) fn buffer_holding<T: IntoBytes + Immutable>(&self, value: &T) -> Result<Buffer> {
-        Buffer::holding(self.buffers.as_ref(), value)
+        Buffer::holding(self.transport.buffers(), value)
     }
 
     /// Makes hypercall `op`; `call` names it in errors. Returns the result, 0 or more.
@@ -95,27 +145,15 @@ impl Xen {
         op: Hypercall,
         args: &[u64],
     ) -> Result<u32> {
-        let mut argument = PrivcmdHypercall {
-            op: u64::from(op.raw()),
-            args: [0; 5],
-        };
-        for (to, from) in argument.args.iter_mut().zip(args) {
+        let mut all = [0; 5];
+        for (to, from) in all.iter_mut().zip(args) {
             *to = *from;
         }
-        // SAFETY: the descriptor is open, the request's argument is the structure that it names, and the caller vouches for the
-        // addresses in it.
-        let result = unsafe {
-            libc::ioctl(
-                self.privcmd.as_raw_fd(),
-                IOCTL_PRIVCMD_HYPERCALL as libc::Ioctl,
-                &raw mut argument,
-            )
-        };
-        u32::try_from(result).map_err(|_| Error::from_ioctl(call, io::Error::last_os_error()))
+        // SAFETY: the caller vouches for the addresses.
+        unsafe { self.transport.hypercall(op, all) }.map_err(|error| Error::from_ioctl(call, error))
     }
 
-    /// Makes hypercall `op` with the address of `argument` as argument number `position` after `leading`; returns the argument as
-    /// the hypervisor left it.
+    /// Makes hypercall `op` with `leading`, if given, and the address of `argument`; returns the argument as the hypervisor left it.
     ///
     /// # Safety
     ///

@@ -275,3 +275,6 @@ impl Xen {
         Ok(answer.u.read())
     }
 }
+
+#[cfg(test)]
+mod tests;

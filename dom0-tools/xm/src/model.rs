@@ -333,6 +333,13 @@ impl From<HostFacts> for Info {
     }
 }
 
+impl HostFacts {
+    /// Whether the hypervisor is Oxen, not another one with the same interface.
+    fn is_oxen(&self) -> bool {
+        self.version.extra.contains("Oxen")
+    }
+}
+
 type Lines = Vec<(&'static str, Value)>;
 
 fn kernel_lines(lines: &mut Lines, facts: &HostFacts) {
@@ -397,7 +404,7 @@ fn memory_lines(lines: &mut Lines, facts: &HostFacts) {
         lines.push(("sharing_used_memory", mib(shared)));
     }
     lines.push(("outstanding_claims", mib(phys.outstanding_pages)));
-    if let Some(domain_pages) = facts.domain_pages {
+    if let Some(domain_pages) = facts.domain_pages.filter(|_| facts.is_oxen()) {
         // What is neither free nor a domain's is the hypervisor's own.
         let pages = phys
             .total_pages

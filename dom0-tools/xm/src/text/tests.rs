@@ -56,7 +56,7 @@ fn facts() -> HostFacts {
         version: VersionInfo {
             major: 4,
             minor: 17,
-            extra: ".7".into(),
+            extra: ".Oxen-0.1.0".into(),
             compiled: CompiledBy {
                 compiler: "rustc 1.95.0".into(),
                 by: "builder".into(),
@@ -117,8 +117,8 @@ oxen_memory_kb         : 16384
 free_cpus              : 0
 xen_major              : 4
 xen_minor              : 17
-xen_extra              : .7
-xen_version            : 4.17.7
+xen_extra              : .Oxen-0.1.0
+xen_version            : 4.17.Oxen-0.1.0
 xen_caps               : xen-3.0-x86_64 hvm-3.0-x86_32
 xen_scheduler          : credit2
 xen_pagesize           : 4096
@@ -155,6 +155,13 @@ fn info_leaves_out_what_the_hypervisor_does_not_say() {
     ] {
         assert!(!text.contains(key), "{key}");
     }
+}
+
+#[test]
+fn another_hypervisor_s_memory_is_not_called_oxen_s() {
+    let mut facts = facts();
+    facts.version.extra = ".7".into();
+    assert!(!info(&facts.into()).contains("oxen_memory_kb"));
 }
 
 #[test]
