@@ -20,6 +20,8 @@ mod platform;
 mod sched;
 mod segments;
 mod sysctl;
+#[cfg(test)]
+mod testing;
 mod vcpu;
 mod version;
 

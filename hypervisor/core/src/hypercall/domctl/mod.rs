@@ -3,6 +3,8 @@
 mod info;
 mod settings;
 mod vcpu;
+#[cfg(test)]
+mod tests;
 
 use super::{Answer, Args};
 use crate::ctx::Ctx;

@@ -5,6 +5,8 @@ mod cpu;
 mod domains;
 mod host;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use super::{Answer, Args};
 use crate::ctx::Ctx;
