@@ -68,7 +68,7 @@ fn every_packing_unpacks() {
 fn data_of_every_kind_unpacks() {
     let mut random = Random(0x0123_4567_89ab_cdef);
     let mut cases: Vec<Vec<u8>> = vec![vec![], vec![7], vec![0; 300_000]];
-    for _ in 0..6 {
+    for _ in 0..3 {
         cases.push(
             (0..60_000)
                 .map(|_| random.pick(&[0xe8, 0xe9, 0, 0xff, 0, 0xff, 1, 0xfe, 0x80, 0x55]))

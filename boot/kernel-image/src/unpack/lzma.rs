@@ -1,7 +1,6 @@
 //! The "LZMA alone" format: 13 bytes of header, one LZMA stream. LZMA SDK, `lzma-specification.txt`, "lzma file format".
 
 use super::lzma_decoder::{Lzma, Properties, Stop};
-use super::range::RangeDecoder;
 use super::{ENDS_EARLY, Fault};
 use crate::bytes::u64_at;
 
@@ -19,9 +18,9 @@ pub(super) fn unpack(payload: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
             "the stream's length differs from the recorded length",
         ));
     }
-    let mut range = RangeDecoder::new(payload.get(HEADER_LEN..).ok_or(ENDS_EARLY)?)?;
-    match Lzma::new(properties).decode(&mut range, out, 0)? {
-        Stop::Full => Ok(out.len()),
-        Stop::Marker(len) => Ok(len),
+    let stream = payload.get(HEADER_LEN..).ok_or(ENDS_EARLY)?;
+    match Lzma::new(properties).decode(stream, out, 0)? {
+        (Stop::Full, _) => Ok(out.len()),
+        (Stop::Marker(len), _) => Ok(len),
     }
 }

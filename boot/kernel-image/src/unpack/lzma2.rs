@@ -2,7 +2,6 @@
 //! 5.3.1, points there.
 
 use super::lzma_decoder::{Lzma, Properties, Stop};
-use super::range::RangeDecoder;
 use super::{ENDS_EARLY, Fault, TOO_LONG};
 
 const END: u8 = 0;
@@ -96,11 +95,10 @@ pub(super) fn unpack(input: &[u8], out: &mut [u8]) -> Result<(usize, usize), Fau
                     _ => return Err(BAD_CHUNK),
                 };
                 needs_state = false;
-                let mut range = RangeDecoder::new(input.take(packed_len)?)?;
+                let packed = input.take(packed_len)?;
                 let end = written + unpacked_len;
                 let chunk = out.get_mut(start..end).ok_or(TOO_LONG)?;
-                let stop = decoder.decode(&mut range, chunk, written - start)?;
-                if stop != Stop::Full || !range.is_finished() {
+                if decoder.decode(packed, chunk, written - start)? != (Stop::Full, true) {
                     return Err(BAD_CHUNK);
                 }
                 written = end;

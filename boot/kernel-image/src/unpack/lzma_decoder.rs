@@ -8,6 +8,7 @@ use super::{ENDS_EARLY, Fault};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 /// Position-dependent contexts: at most 2^4.
 const POS_STATES: usize = 16;
@@ -145,7 +146,7 @@ type LiteralProbs = [Prob; LITERAL_PROBS];
 fn literal(range: &mut RangeDecoder<'_>, probs: &mut LiteralProbs) -> u8 {
     let mut symbol = 1;
     for _ in 0..8 {
-        symbol = symbol << 1 | usize::from(range.bit(&mut probs[symbol & 0xff]));
+        symbol = range.choose(&mut probs[symbol & 0xff], symbol << 1, symbol << 1 | 1);
     }
     symbol as u8
 }
@@ -164,13 +165,9 @@ fn matched_literal(range: &mut RangeDecoder<'_>, probs: &mut LiteralProbs, expec
         let Some(prob) = probs.get_mut(matching + expected_bit + symbol) else {
             break;
         };
-        if range.bit(prob) {
-            symbol = symbol << 1 | 1;
-            matching &= expected_bit;
-        } else {
-            symbol <<= 1;
-            matching &= !expected_bit;
-        }
+        let zero = (symbol << 1, matching & !expected_bit);
+        let one = (symbol << 1 | 1, matching & expected_bit);
+        (symbol, matching) = range.choose(prob, zero, one);
     }
     symbol as u8
 }
@@ -221,13 +218,33 @@ impl Lzma {
         self.properties
     }
 
-    /// Decodes until `out` is full; the first `start` bytes of it are the dictionary. `range` is left behind the last symbol.
+    /// Decodes `input` until `out` is full; the first `start` bytes of it are the dictionary. Tells too whether the input was used up
+    /// exactly.
     pub fn decode(
         &mut self,
-        range: &mut RangeDecoder<'_>,
+        input: &[u8],
         out: &mut [u8],
         start: usize,
-    ) -> Result<Stop, Fault> {
+    ) -> Result<(Stop, bool), Fault> {
+        let overran = Cell::new(false);
+        let decoded = self.decode_symbols(input, &overran, out, start);
+        if overran.get() {
+            Err(ENDS_EARLY)
+        } else {
+            decoded
+        }
+    }
+
+    #[inline(never)]
+    fn decode_symbols(
+        &mut self,
+        input: &[u8],
+        overran: &Cell<bool>,
+        out: &mut [u8],
+        start: usize,
+    ) -> Result<(Stop, bool), Fault> {
+        // Made here, so that it lives in registers.
+        let mut coder = RangeDecoder::new(input, overran)?;
         let Properties {
             literal_context_bits,
             literal_pos_mask,
@@ -240,8 +257,6 @@ impl Lzma {
             .ok_or(Fault("no literal contexts"))?;
         let mut state = self.state;
         let [mut rep0, mut rep1, mut rep2, mut rep3] = self.reps;
-        // Locals stay in registers, which what is behind a reference does not.
-        let mut coder = *range;
         let mut pos = start;
         let stop = loop {
             if pos >= out.len() {
@@ -267,9 +282,6 @@ impl Lzma {
                 };
                 pos += 1;
                 state = usize::from(AFTER_LITERAL[state]);
-                if coder.overran() {
-                    return Err(ENDS_EARLY);
-                }
                 continue;
             }
 
@@ -304,18 +316,11 @@ impl Lzma {
                     model.rep_len.decode(&mut coder, pos_state)
                 }
             };
-            if coder.overran() {
-                return Err(ENDS_EARLY);
-            }
             copy_match(out, pos, rep0 as usize + 1, len)?;
             pos += len;
         };
-        if coder.overran() {
-            return Err(ENDS_EARLY);
-        }
-        *range = coder;
         self.state = state;
         self.reps = [rep0, rep1, rep2, rep3];
-        Ok(stop)
+        Ok((stop, coder.ends_here()))
     }
 }
