@@ -24,7 +24,6 @@ fn run() {
     mapped_page();
     exchange();
     maps();
-    refused();
     errors();
 }
 
@@ -42,8 +41,6 @@ fn numbers() {
     check!("maximum_reservation", by_domain(4, DOMID_SELF).0 >= start_info().nr_pages as i64);
     expect_text!("current_reservation.absent", by_domain(3, ABSENT_DOMAIN), "-ESRCH");
     expect_text!("maximum_reservation.absent", by_domain(4, ABSENT_DOMAIN), "-ESRCH");
-    value!("maximum_gpfn", by_domain(14, DOMID_SELF));
-    expect_text!("maximum_gpfn.absent", by_domain(14, ABSENT_DOMAIN), "-ESRCH");
     check!("maximum_ram_page", Rc(hypercall::raw(nr::MEMORY_OP, [2, 0, 0, 0, 0])).0 > start_info().nr_pages as i64);
     let mut mapping = [0_u64; 3];
     expect_text!("machphys_mapping", memory_op(12, &mut mapping), "0");
@@ -210,30 +207,6 @@ fn maps() {
     expect!("memory_map.no_room_count", map[0], 0);
 }
 
-/// Operations that a PV guest does not get.
-fn refused() {
-    value!("add_to_physmap", memory_op(7, &mut [u64::from(DOMID_SELF) | 2 << 32, 0, 0]));
-    value!("add_to_physmap.space", memory_op(7, &mut [u64::from(DOMID_SELF) | 99 << 32, 0, 0]));
-    value!("add_to_physmap.absent", memory_op(7, &mut [u64::from(ABSENT_DOMAIN), 0, 0]));
-    value!("remove_from_physmap", memory_op(15, &mut [u64::from(DOMID_SELF), 0]));
-    value!("remove_from_physmap.absent", memory_op(15, &mut [u64::from(ABSENT_DOMAIN), 0]));
-    value!("set_pod_target", memory_op(16, &mut [0, 0, 0, 0, u64::from(DOMID_SELF)]));
-    value!("get_pod_target.absent", memory_op(17, &mut [0, 0, 0, 0, u64::from(ABSENT_DOMAIN)]));
-    value!("get_vnumainfo", memory_op(26, &mut [u64::from(DOMID_SELF), 0, 0, 0, 0]));
-    value!("reserved_device_memory", memory_op(27, &mut [0_u64, 0, 0]));
-    let resource = |domid: u16, kind: u16, id: u32, count: u64, pad: u64| {
-        memory_op(28, &mut [u64::from(domid) | u64::from(kind) << 16 | u64::from(id) << 32, count | pad << 32, 0, 0])
-    };
-    value!("acquire_resource.size", resource(DOMID_SELF, 1, 0, 0, 0));
-    value!("acquire_resource.pad", resource(DOMID_SELF, 1, 0, 0, 1));
-    value!("acquire_resource.absent", resource(ABSENT_DOMAIN, 1, 0, 0, 0));
-    value!("acquire_resource.unknown", resource(DOMID_SELF, 77, 0, 0, 0));
-    let claim = |domid: u16, pages: u64, order: u32| memory_op(24, &mut [0, pages, u64::from(order), u64::from(domid)]);
-    value!("claim_pages.absent", claim(ABSENT_DOMAIN, 1, 0));
-    value!("claim_pages.order", claim(0, 1, 1));
-    value!("claim_pages.cancel", claim(0, 0, 0));
-}
-
 fn errors() {
     let raw = |cmd: u64, arg: u64| Rc(hypercall::raw(nr::MEMORY_OP, [cmd, arg, 0, 0, 0]));
     for (name, cmd) in [("unknown.8", 8), ("unknown.29", 29), ("unknown.63", 63)] {
@@ -245,14 +218,9 @@ fn errors() {
         ("pointer.current", 3),
         ("pointer.machphys_list", 5),
         ("pointer.populate", 6),
-        ("pointer.add_to_physmap", 7),
         ("pointer.memory_map", 9),
         ("pointer.machphys_mapping", 12),
         ("pointer.set_memory_map", 13),
-        ("pointer.batch", 23),
-        ("pointer.claim", 24),
-        ("pointer.vnuma", 26),
-        ("pointer.resource", 28),
     ] {
         value!(name, format_args!("{} {}", raw(cmd, 0x1000), raw(cmd, 0xffff_8300_0000_0000)));
     }

@@ -56,7 +56,6 @@ fn information() {
     expect!("info.store_evtchn", info.store_evtchn, 0);
     expect!("info.mod_start", info.mod_start, 0);
     expect!("info.mod_len", info.mod_len, 0);
-    value!("info.first_p2m_pfn", info.first_p2m_pfn);
     expect!("info.nr_p2m_frames", info.nr_p2m_frames, 0);
     expect!("info.shared_info_page_offset", info.shared_info % PAGE, 0);
     check!("info.rsi", core::ptr::from_ref(info) as u64 == entry::initial_registers().gpr[4]);
@@ -100,7 +99,7 @@ fn layout() {
 fn tables() {
     let code = VIRT_BASE + 0x10_0000;
     value!("entry.l1_code", format_args!("{:#x}", flags(mem::entry(code, 1))));
-    value!("entry.l1_table", format_args!("{:#x}", flags(mem::entry(start_info().pt_base, 1))));
+    value!("entry.l1_table", format_args!("{:#x}", flags(mem::entry(start_info().pt_base, 1)) & !mem::D));
     value!("entry.l2", format_args!("{:#x}", flags(mem::entry(code, 2))));
     value!("entry.l3", format_args!("{:#x}", flags(mem::entry(code, 3))));
     value!("entry.l4", format_args!("{:#x}", flags(mem::entry(code, 4))));

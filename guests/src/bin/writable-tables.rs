@@ -99,15 +99,6 @@ fn widths(t: &Tables) {
     value!("width.unaligned", at(&[0x89, 0x58, 0x03], t.l1, 1, 0));
     value!("width.spanning", at(&[0x48, 0x89, 0x58, 0x04], t.l1, 1, 0));
     check!("width.clear", write_pte(t.l1.maddr() + 8, 0).is_ok());
-    // stosq, movsq and push.
-    let trap = Probe::kernel(&[0x48, 0xab]).with(|f| f.rdi = t.l1.va() + 8).run();
-    expect_text!("width.stosq", trap, "done");
-    expect!("width.stosq_rdi", trap.frame.rdi == t.l1.va() + 16, true);
-    let trap = Probe::kernel(&[0xf3, 0x48, 0xab]).with(|f| { f.rdi = t.l1.va() + 8; f.rcx = 3; }).run();
-    expect_text!("width.rep_stosq", trap, "done");
-    expect!("width.rep_stosq_rcx", trap.frame.rcx, 0);
-    let trap = Probe::kernel(&[0x48, 0xa5]).with(|f| { f.rsi = t.data.va(); f.rdi = t.l1.va() + 8; }).run();
-    expect_text!("width.movsq", trap, "done");
 }
 
 /// Locked and unlocked instructions that read what they write.
@@ -142,9 +133,6 @@ fn read_modify_write(t: &Tables) {
     value!("rmw.lock_btr_read", format_args!("{:#x}", flags_of(t.l1.read(2))));
     expect_text!("rmw.bts", at(&[0x48, 0x0f, 0xba, 0x28, 0x09], t.l1, 2, 0), "done");
     value!("rmw.bts_read", format_args!("{:#x}", flags_of(t.l1.read(2))));
-    value!("rmw.inc", at(&[0x48, 0xff, 0x00], t.l1, 3, 0));
-    value!("rmw.xadd", at(&[0xf0, 0x48, 0x0f, 0xc1, 0x18], t.l1, 3, 0));
-    check!("rmw.clear", write_pte(t.l1.maddr() + 24, 0).is_ok());
     check!("rmw.clear", write_pte(t.l1.maddr() + 16, 0).is_ok());
 }
 

@@ -83,12 +83,13 @@ fn small() {
     let mut handle = [0xff_u8; 16];
     expect_text!("guest_handle", xen_version(8, &mut handle), "0");
     expect!("guest_handle.dom0", handle == [0; 16], true);
+    // A hypervisor may have been linked without one.
     let length = raw(10, 0);
     check!("build_id.length", length.0 == -61 || (8..=64).contains(&length.0));
     if length.0 > 0 {
         let page = alloc_page();
-        expect_text!("build_id.no_room", xen_version(10, &mut [0_u32; 2]), "-EINVAL");
-        expect_text!("build_id.short", xen_version(10, &mut [4_u32, 0]), "-ENOBUFS");
+        check!("build_id.no_room", xen_version(10, &mut [0_u32; 2]) == Rc(-22));
+        check!("build_id.short", xen_version(10, &mut [4_u32, 0]) == Rc(-105));
         page.write(0, 512);
         check!("build_id.read", raw(10, page.va()) == length);
     }
