@@ -6,7 +6,7 @@ for verb in info list dmesg uptime vcpu-list; do
     case $verb in dmesg) json= ;; *) json=1 ;; esac
     [ -z "$json" ] || xm $verb --json >/run/xm 2>&1 || fail "xm $verb --json: $(tail -n 1 /run/xm)"
 done
-xm list | head -n 1 | grep -Eq '^Name +ID +Mem +VCPUs +State +Time' || fail "columns of xm list: $(xm list | head -n 1)"
+xm list | head -n 1 | grep -Eq '^Name +ID +Mem +VCPUs[[:space:]]+State[[:space:]]+Time' || fail "columns of xm list: $(xm list | head -n 1)"
 xm list | grep -Eq '^Domain-0 +0 ' || fail "xm list does not show Domain-0"
 xm info | grep -Eq "^nr_cpus +: $(word oxen.cpus)\$" || fail "xm info: $(xm info | grep nr_cpus)"
 xm debug-keys h || fail "xm debug-keys h"
