@@ -3,8 +3,8 @@
 use super::bits::ReverseBits;
 use super::fse::Table;
 use crate::bytes::u16_at;
-use crate::unpack::copy::{BAD_DISTANCE, copy_match};
-use crate::unpack::{ENDS_EARLY, Fault, TOO_LONG};
+use crate::unpack::copy::{BAD_DISTANCE, append, copy_match};
+use crate::unpack::{ENDS_EARLY, Fault};
 
 const BAD_SEQUENCES: Fault = Fault("invalid zstd sequences");
 
@@ -194,7 +194,7 @@ impl Sequences {
     ) -> Result<usize, Fault> {
         let (count, count_len) = read_count(bytes)?;
         if count == 0 {
-            return append(literals, out, pos);
+            return append(literals, literals.len(), out, pos);
         }
         let modes = *bytes.get(count_len).ok_or(ENDS_EARLY)?;
         if modes & 3 != 0 {
@@ -244,11 +244,9 @@ impl Sequences {
                 return Err(ENDS_EARLY);
             }
 
-            let (now, later) = literals
-                .split_at_checked(literal_len)
-                .ok_or(BAD_SEQUENCES)?;
+            let later = literals.get(literal_len..).ok_or(BAD_SEQUENCES)?;
+            pos = append(literals, literal_len, out, pos)?;
             literals = later;
-            pos = append(now, out, pos)?;
             let offset = self.recent.resolve(offset_value, literal_len)?;
             copy_match(out, pos, offset, match_len)?;
             pos += match_len;
@@ -256,7 +254,7 @@ impl Sequences {
         if !bits.is_finished() {
             return Err(Fault("zstd sequences of the wrong length"));
         }
-        append(literals, out, pos)
+        append(literals, literals.len(), out, pos)
     }
 }
 
@@ -298,14 +296,4 @@ fn read_count(bytes: &[u8]) -> Result<(usize, usize), Fault> {
         )),
         _ => Ok((usize::from(u16_at(bytes, 1).ok_or(ENDS_EARLY)?) + 0x7f00, 3)),
     }
-}
-
-/// Appends literals.
-#[inline(always)]
-fn append(literals: &[u8], out: &mut [u8], pos: usize) -> Result<usize, Fault> {
-    let end = pos + literals.len();
-    out.get_mut(pos..end)
-        .ok_or(TOO_LONG)?
-        .copy_from_slice(literals);
-    Ok(end)
 }
