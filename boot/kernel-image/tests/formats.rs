@@ -26,8 +26,8 @@ fn packings(bytes: &[u8]) -> Vec<(Compression, Vec<u8>)> {
         (Compression::Lzma, pack::lzma(bytes, true)),
         (Compression::Lzma, pack::lzma(bytes, false)),
         (Compression::Lz4, pack::lz4(bytes)),
-        (Compression::Zstd, pack::zstd(bytes, 1)),
-        (Compression::Zstd, pack::zstd(bytes, 22)),
+        (Compression::Zstd, pack::zstd(bytes, 1, false)),
+        (Compression::Zstd, pack::zstd(bytes, 22, true)),
     ]
 }
 
@@ -263,7 +263,7 @@ fn errors_name_the_culprit() {
         reason(&crc64),
         "corrupt xz payload: xz check other than CRC-32"
     );
-    let mut flipped = pack::zstd(&elf, 3);
+    let mut flipped = pack::zstd(&elf, 3, false);
     let near_end = flipped.len() - 6;
     flipped[near_end] ^= 1;
     assert_eq!(reason(&flipped), "corrupt zstd payload: checksum mismatch");

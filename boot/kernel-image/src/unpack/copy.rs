@@ -136,6 +136,6 @@ mod tests {
             }
         }
         assert!(append(&from, 201, &mut vec![0; 300], 0).is_err());
-        assert!(append(&from, 10, &mut vec![0; 19], 10).is_err());
+        assert!(append(&from, 10, &mut [0; 19], 10).is_err());
     }
 }

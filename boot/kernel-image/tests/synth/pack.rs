@@ -67,10 +67,13 @@ pub fn lz4(bytes: &[u8]) -> Vec<u8> {
     with_len_trailer(packed, bytes)
 }
 
-/// zstd with a checksum.
-pub fn zstd(bytes: &[u8], level: i32) -> Vec<u8> {
+/// zstd with a checksum; with the length in the frame's header or without.
+pub fn zstd(bytes: &[u8], level: i32, states_len: bool) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), level).unwrap();
     encoder.include_checksum(true).unwrap();
+    encoder
+        .set_pledged_src_size(states_len.then_some(bytes.len() as u64))
+        .unwrap();
     encoder.write_all(bytes).unwrap();
     with_len_trailer(encoder.finish().unwrap(), bytes)
 }
