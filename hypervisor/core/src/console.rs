@@ -47,7 +47,8 @@ impl Ring {
         let mut ring = Self { header, bytes, produced: 0, start: 0 };
         let left = (ring.header_word(0) == MAGIC && ring.header_word(2) != ENDED_WELL).then(|| {
             ring.produced = ring.header_word(1);
-            ring.all()
+            // Only the end is shown, and there is little memory this early.
+            ring.last(PREVIOUS_BYTES)
         });
         ring.produced = 0;
         ring.set_header_word(2, 0);
@@ -84,10 +85,10 @@ impl Ring {
         self.set_header_word(1, self.produced);
     }
 
-    /// All that is in the ring.
-    fn all(&self) -> Vec<u8> {
-        let mut text = alloc::vec![0; self.bytes.len()];
-        let (copied, _) = self.copy(0, &mut text);
+    /// The last `max` bytes of the ring, or what there is.
+    fn last(&self, max: usize) -> Vec<u8> {
+        let mut text = alloc::vec![0; max];
+        let (copied, _) = self.copy(self.produced.saturating_sub(max as u64), &mut text);
         text.truncate(copied);
         text
     }
@@ -310,7 +311,7 @@ mod tests {
         assert_eq!(previous, None);
         ring.push(b"hello ");
         ring.push(b"world");
-        assert_eq!(ring.all(), b"hello world");
+        assert_eq!(ring.last(4096), b"hello world");
         let mut part = [0; 3];
         assert_eq!((ring.copy(6, &mut part), &part), ((3, 9), b"wor"));
         assert_eq!(ring.copy(11, &mut part), (0, 11));
@@ -356,6 +357,6 @@ mod tests {
     fn a_region_too_small_is_harmless() {
         let (mut ring, _) = Ring::in_region(&[]);
         ring.push(b"lost");
-        assert_eq!(ring.all(), b"");
+        assert_eq!(ring.last(4096), b"");
     }
 }

@@ -58,6 +58,8 @@ pub struct Domain {
     pub memory_map: SpinLock<Vec<MemoryRange>, { level::DOMAIN }>,
     /// Shutdown reason, or [`NOT_SHUT_DOWN`].
     shutdown_code: AtomicU32,
+    /// Reason that it announced for a later shutdown, or [`NOT_SHUT_DOWN`].
+    announced_code: AtomicU32,
     /// Set while it is being torn down.
     dying: AtomicBool,
     /// Times that its controller paused it.
@@ -89,6 +91,7 @@ impl Domain {
             time_offset_secs: AtomicU64::new(0),
             memory_map: SpinLock::new(Vec::new()),
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
+            announced_code: AtomicU32::new(NOT_SHUT_DOWN),
             dying: AtomicBool::new(false),
             controller_pauses: AtomicU32::new(0),
             pirqs: SpinLock::new(crate::irq::DomainPirqs::default()),
@@ -127,6 +130,17 @@ impl Domain {
         self.shutdown_code
             .compare_exchange(NOT_SHUT_DOWN, reason.raw() & 0xff, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
+    }
+
+    /// Records the reason that a later shutdown is to have, unless one is recorded already.
+    pub fn announce_shutdown(&self, reason: ShutdownReason) {
+        let _ = self.announced_code.compare_exchange(NOT_SHUT_DOWN, reason.raw() & 0xff, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// The announced reason.
+    #[must_use]
+    pub fn announced_reason(&self) -> Option<ShutdownReason> {
+        Some(self.announced_code.load(Ordering::SeqCst)).filter(|&code| code != NOT_SHUT_DOWN).map(ShutdownReason)
     }
 
     /// Why it shut down.

@@ -6,6 +6,7 @@ use crate::sched::{SLICE_NS, work};
 use crate::vcpu::{Vcpu, VcpuState};
 use crate::{Hypervisor, pv};
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 use oxen_hal::{Arrived, GuestFrame, Machine, VECTOR_HYPERCALL};
 use oxen_sync::ExclusiveGuard;
 use oxen_types::CpuId;
@@ -230,7 +231,7 @@ impl<M: Machine> Ctx<'_, M> {
         if self.hv.sched.has_work(self.cpu) || !self.vcpu.is_runnable() {
             return false;
         }
-        if self.state.nmi_pending {
+        if self.vcpu.nmi_pending.load(Relaxed) && !self.state.nmi_masked {
             pv::deliver_nmi(self);
         }
         if let Some(info) = self.vcpu.info()

@@ -280,8 +280,12 @@ impl<M: Machine> Hypervisor<M> {
     /// The guest has dealt with a pirq: its line may be raised again.
     pub(crate) fn end_of_interrupt(&self, domain: &Domain, number: u32) -> Result<(), Errno> {
         let mut pirqs = domain.pirqs.lock();
-        let pirq = pirqs.get_mut(number).ok_or(Errno::EINVAL)?;
-        if core::mem::take(&mut pirq.in_flight) {
+        if number >= NR_PIRQS {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(pirq) = pirqs.get_mut(number)
+            && core::mem::take(&mut pirq.in_flight)
+        {
             self.machine.set_line_mask(pirq.irq, false);
         }
         Ok(())

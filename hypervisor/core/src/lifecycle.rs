@@ -16,8 +16,14 @@ impl<M: Machine> Ctx<'_, M> {
     /// Ends the domain for something that it did itself, with one line that says what, and its registers.
     #[cold]
     pub fn crash(&mut self, why: fmt::Arguments<'_>) {
-        let f = *self.frame;
         self.hv.log(format_args!("{}v{} on CPU{} crashed: {why}", self.domain.id, self.vcpu.id, self.cpu));
+        self.log_registers();
+        self.hv.shutdown_domain(self.domain, ShutdownReason::CRASH);
+    }
+
+    /// Shows the vCPU's registers and the top of its stack in the log.
+    pub(crate) fn log_registers(&self) {
+        let f = *self.frame;
         self.hv.log(format_args!(
             "  rip {:04x}:{:016x} rsp {:04x}:{:016x} rflags {:08x} cr2 {:016x}",
             f.cs,
@@ -32,7 +38,6 @@ impl<M: Machine> Ctx<'_, M> {
         self.hv.log(format_args!("  r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", f.r9, f.r10, f.r11, f.r12));
         self.hv.log(format_args!("  r13 {:016x} r14 {:016x} r15 {:016x}", f.r13, f.r14, f.r15));
         self.log_guest_stack();
-        self.hv.shutdown_domain(self.domain, ShutdownReason::CRASH);
     }
 
     fn log_guest_stack(&self) {
@@ -56,6 +61,7 @@ impl<M: Machine> Ctx<'_, M> {
 impl<M: Machine> Hypervisor<M> {
     /// Stops all vCPUs of a domain and tells the control stack. dom0's end is the machine's.
     pub fn shutdown_domain(&self, domain: &Arc<Domain>, reason: ShutdownReason) {
+        let reason = domain.announced_reason().unwrap_or(reason);
         if !domain.set_shutdown(reason) {
             return;
         }

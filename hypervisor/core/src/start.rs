@@ -35,13 +35,16 @@ impl<M: Machine> Hypervisor<M> {
         let online = self.machine.online();
         let nr_cpus = online.len().max(1);
         let now = self.machine.now_ns();
+        for n in 0..LEGACY_MAX_VCPUS as u64 {
+            let info = VcpuInfoPtr(Maddr(domain.shared_info.mfn().maddr().0 + n * VCPU_INFO_BYTES));
+            info.set_upcall_mask(self.machine, true);
+        }
         for n in 0..nr_vcpus {
             let cpu = CpuId(n % nr_cpus);
             let affinity = if pinned { CpuSet::of(cpu) } else { all_cpus() };
             let vcpu = Vcpu::new(&Arc::downgrade(&domain), id, VcpuId(n), cpu, affinity, self.machine.fpu_bytes(), now);
             if (n as usize) < LEGACY_MAX_VCPUS {
                 let info = Maddr(domain.shared_info.mfn().maddr().0 + u64::from(n) * VCPU_INFO_BYTES);
-                VcpuInfoPtr(info).set_upcall_mask(self.machine, true);
                 vcpu.set_info(info);
             }
             domain.add_vcpu(Arc::new(vcpu)).ok()?;

@@ -7,6 +7,7 @@ use crate::timer::{Armed, TimerId, TimerKind};
 use crate::vcpu::{Vcpu, VcpuState, stop};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
+use oxen_abi::sched::ShutdownReason;
 use oxen_abi::xen::{VcpuTimeInfo, Virq, XEN_PVCLOCK_TSC_STABLE_BIT};
 use oxen_abi::zerocopy::IntoBytes;
 use oxen_hal::Machine;
@@ -26,6 +27,8 @@ const RUNSTATE_ENTRY_TIME: u64 = 8;
 const ASSIST_RUNSTATE_UPDATE_FLAG: u32 = 5;
 /// Shortest period of a periodic timer, in nanoseconds.
 pub const MIN_PERIOD_NS: u64 = 1_000_000;
+/// Longest one: a quarter of what 64 bits hold, which leaves room to add it to a time.
+pub const MAX_PERIOD_NS: u64 = u64::MAX / 4;
 /// Period with which the timer of a new PV vCPU runs, in nanoseconds.
 pub const DEFAULT_PERIOD_NS: u64 = 10_000_000;
 
@@ -190,6 +193,12 @@ impl<M: Machine> Hypervisor<M> {
                 if period_ns != 0 {
                     let next = deadline_ns.saturating_add(period_ns).max(self.machine.now_ns().saturating_add(1));
                     self.set_vcpu_timer(cpu, vcpu, TimerKind::Periodic, Some(next));
+                }
+            }
+            TimerKind::Watchdog(number) => {
+                if let Some(domain) = vcpu.domain() {
+                    self.log(format_args!("{}: watchdog {number} ran out", domain.id));
+                    self.shutdown_domain(&domain, ShutdownReason::WATCHDOG);
                 }
             }
             TimerKind::Poll => {

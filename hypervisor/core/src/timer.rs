@@ -15,6 +15,8 @@ pub enum TimerKind {
     Periodic,
     /// Ends `SCHEDOP_poll`.
     Poll,
+    /// One of the domain's two watchdogs (1 or 2), kept with vCPU 0: shuts the domain down.
+    Watchdog(u8),
 }
 
 /// Identity of a timer: each vCPU has one of each kind, so a queue never holds more entries than vCPUs have timers.
@@ -46,6 +48,8 @@ pub struct VcpuTimers {
     pub periodic: Option<Armed>,
     /// Poll time-out.
     pub poll: Option<Armed>,
+    /// Watchdogs.
+    pub watchdogs: [Option<Armed>; 2],
     /// Period of the periodic timer in nanoseconds; 0 while stopped.
     pub period_ns: u64,
 }
@@ -57,6 +61,8 @@ impl VcpuTimers {
             TimerKind::SingleShot => &mut self.single_shot,
             TimerKind::Periodic => &mut self.periodic,
             TimerKind::Poll => &mut self.poll,
+            TimerKind::Watchdog(1) => &mut self.watchdogs[0],
+            TimerKind::Watchdog(_) => &mut self.watchdogs[1],
         }
     }
 }

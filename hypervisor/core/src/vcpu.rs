@@ -44,6 +44,8 @@ pub struct Vcpu {
     pause_count: AtomicU32,
     /// Port that it polls: 0 for none, [`POLL_ANY`] for several.
     pub polled_port: AtomicU32,
+    /// A non-maskable interrupt is to be delivered.
+    pub nmi_pending: AtomicBool,
     /// Whether it has been up before.
     pub started: AtomicBool,
     /// The frame of a registered `vcpu_info`.
@@ -95,6 +97,7 @@ impl Vcpu {
             stopped: AtomicU32::new(stop::DOWN),
             pause_count: AtomicU32::new(0),
             polled_port: AtomicU32::new(0),
+            nmi_pending: AtomicBool::new(false),
             started: AtomicBool::new(false),
             info_frame: SpinLock::new(None),
             place: SpinLock::new(Placement::Off(cpu)),
@@ -323,8 +326,10 @@ pub struct VcpuState {
     pub runstate_area: Gva,
     /// Where the guest wants a second copy of its time record.
     pub time_area: Gva,
-    /// Handler and state of non-maskable interrupts.
-    pub nmi_pending: bool,
+    /// Hard affinity to return to after `SCHEDOP_pin_override`.
+    pub affinity_before_pin: Option<CpuSet>,
+    /// A non-maskable interrupt is being handled: until the guest's `iret` no other is delivered.
+    pub nmi_masked: bool,
 }
 
 impl VcpuState {
@@ -346,7 +351,8 @@ impl VcpuState {
             io_bitmap: None,
             runstate_area: Gva::NULL,
             time_area: Gva::NULL,
-            nmi_pending: false,
+            affinity_before_pin: None,
+            nmi_masked: false,
         }
     }
 

@@ -278,6 +278,7 @@ impl EventTable {
 
     /// Sets the priority with which later events of a port are queued.
     pub fn set_priority(&mut self, port: Port, priority: u32) -> Result<(), Errno> {
+        self.channel(port)?;
         if self.fifo.is_none() {
             return Err(Errno::ENOSYS);
         }

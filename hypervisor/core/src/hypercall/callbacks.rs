@@ -75,8 +75,16 @@ impl<M: Machine> Ctx<'_, M> {
         let entry = callback.unwrap_or_default();
         let callbacks = &mut self.state.callbacks;
         match kind {
-            // Event and failsafe callbacks cannot be taken away: the guest could not run without them.
-            CallbackType::EVENT | CallbackType::FAILSAFE if callback.is_none() => return Err(Errno::EINVAL),
+            // Only the handler of non-maskable interrupts can be taken away.
+            CallbackType::EVENT
+            | CallbackType::FAILSAFE
+            | CallbackType::SYSCALL
+            | CallbackType::SYSCALL32
+            | CallbackType::SYSENTER
+                if callback.is_none() =>
+            {
+                return Err(Errno::EINVAL);
+            }
             CallbackType::EVENT => callbacks.event = entry.address,
             CallbackType::FAILSAFE => callbacks.failsafe = entry,
             CallbackType::SYSCALL => callbacks.syscall = entry,

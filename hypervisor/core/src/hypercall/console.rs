@@ -1,6 +1,6 @@
 //! `console_io`: the hypervisor's own console, for dom0.
 
-use super::{Answer, Args};
+use super::{Answer, Args, low32};
 use crate::ctx::Ctx;
 use oxen_abi::Errno;
 use oxen_hal::Machine;
@@ -17,8 +17,11 @@ impl<M: Machine> Ctx<'_, M> {
     /// `(command, count, buffer)`.
     pub(super) fn console_io(&mut self, args: &mut Args) -> Answer {
         self.require_control()?;
-        let (count, buffer) = (u64::from(super::low32(args[1])), Gva(args[2]));
-        match super::low32(args[0]) {
+        if low32(args[1]) > i32::MAX as u32 {
+            return Err(Errno::E2BIG);
+        }
+        let (count, buffer) = (u64::from(low32(args[1])), Gva(args[2]));
+        match low32(args[0]) {
             WRITE => self.console_write(args, count, buffer),
             READ => {
                 let bytes = self.hv.take_console_input(count.min(CHUNK as u64) as usize);

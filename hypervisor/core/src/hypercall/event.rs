@@ -169,7 +169,6 @@ impl<M: Machine> Ctx<'_, M> {
             return Err(Errno::EINVAL);
         }
         match self.domain.pirqs.lock().get(pirq) {
-            None if self.domain.privileges.hardware => return Err(Errno::EINVAL),
             None => return Err(Errno::EPERM),
             Some(p) if p.port.is_some() => return Err(Errno::EEXIST),
             Some(_) => {}

@@ -6,10 +6,13 @@ use crate::domain::Domain;
 use alloc::sync::Arc;
 use oxen_abi::Errno;
 use oxen_abi::arch_x86_64::{MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START};
-use oxen_abi::memory::{E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemoryMap, MemoryOp, MemoryReservation};
+use oxen_abi::memory::{
+    AddToPhysmap, AddToPhysmapBatch, E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemAcquireResource, MemoryMap, MemoryOp,
+    MemoryReservation, PodTarget, RemoveFromPhysmap, ReservedDeviceMemoryMap, VnumaTopologyInfo,
+};
 use oxen_hal::{Machine, MemoryKind, MemoryRange};
 use oxen_mm::MmError;
-use oxen_types::{Gva, Maddr, Mfn};
+use oxen_types::{DomId, Gva, Maddr, Mfn};
 
 /// Low bits of the command; the others say how many extents were done before a restart.
 const COMMAND_BITS: u32 = 6;
@@ -40,7 +43,7 @@ impl<M: Machine> Ctx<'_, M> {
                 /// Offset of `arch.max_pfn` in `struct shared_info`.
                 const MAX_PFN: usize = 3088;
                 let max_pfn = self.machine().shared_u64(target.shared_info.mfn(), MAX_PFN).load(core::sync::atomic::Ordering::Relaxed);
-                Ok(max_pfn as i64 - 1)
+                Ok(max_pfn.max(1) as i64 - 1)
             }
             MemoryOp::MACHPHYS_MFN_LIST => self.machphys_mfn_list(argument),
             MemoryOp::MACHPHYS_MAPPING => {
@@ -52,7 +55,67 @@ impl<M: Machine> Ctx<'_, M> {
             MemoryOp::MACHINE_MEMORY_MAP => self.machine_memory_map(argument),
             MemoryOp::SET_MEMORY_MAP => self.set_memory_map(argument),
             MemoryOp::EXCHANGE => self.exchange(argument),
-            MemoryOp::REMOVE_FROM_PHYSMAP => Err(Errno::EACCES),
+            other => self.memory_op_rare(other, argument),
+        }
+    }
+
+    /// What PV guests cannot use, or seldom do.
+    fn memory_op_rare(&self, op: MemoryOp, argument: Gva) -> Answer {
+        match op {
+            // A PV guest's frames are in no map of the hypervisor's that could be changed.
+            MemoryOp::ADD_TO_PHYSMAP => {
+                let request: AddToPhysmap = self.read(argument)?;
+                self.target_domain(request.domid)?;
+                Err(Errno::EACCES)
+            }
+            MemoryOp::ADD_TO_PHYSMAP_BATCH => {
+                let request: AddToPhysmapBatch = self.read(argument)?;
+                self.target_domain(request.domid)?;
+                Err(Errno::EACCES)
+            }
+            MemoryOp::REMOVE_FROM_PHYSMAP => {
+                let request: RemoveFromPhysmap = self.read(argument)?;
+                self.target_domain(request.domid)?;
+                Err(Errno::EACCES)
+            }
+            MemoryOp::SET_POD_TARGET | MemoryOp::GET_POD_TARGET => {
+                let request: PodTarget = self.read(argument)?;
+                self.target_domain(request.domid)?;
+                Err(Errno::EINVAL)
+            }
+            MemoryOp::GET_VNUMAINFO => {
+                let request: VnumaTopologyInfo = self.read(argument)?;
+                if request.pad != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                self.target_domain(request.domid)?;
+                Err(Errno::EOPNOTSUPP)
+            }
+            // No device needs memory at its own addresses: there is no I/O memory management unit in use.
+            MemoryOp::RESERVED_DEVICE_MEMORY_MAP => {
+                let mut request: ReservedDeviceMemoryMap = self.read(argument)?;
+                request.nr_entries = 0;
+                self.write(argument, &request)?;
+                Ok(0)
+            }
+            // For another domain's resources only, and there is none yet.
+            MemoryOp::ACQUIRE_RESOURCE => {
+                let request: MemAcquireResource = self.read(argument)?;
+                if request.pad != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                Err(Errno::ESRCH)
+            }
+            MemoryOp::CLAIM_PAGES => {
+                let request: MemoryReservation = self.read(argument)?;
+                if request.extent_order != 0 || request.mem_flags != 0 || !request.extent_start.is_null() {
+                    return Err(Errno::EINVAL);
+                }
+                self.require_control()?;
+                let target = self.hv.domains.get(DomId(request.domid)).ok_or(Errno::EINVAL)?;
+                self.hv.memory.claim(target.id, request.nr_extents).map_err(MmError::errno)?;
+                Ok(0)
+            }
             _ => Err(Errno::ENOSYS),
         }
     }

@@ -31,6 +31,7 @@ use crate::ctx::Ctx;
 use crate::pv;
 use oxen_abi::{Errno, Hypercall};
 use oxen_hal::Machine;
+use oxen_types::Gva;
 
 /// Argument words of a hypercall.
 pub(crate) type Args = [u64; 6];
@@ -38,6 +39,9 @@ pub(crate) type Args = [u64; 6];
 /// Value for rax, or an error.
 pub(crate) type Answer = Result<i64, Errno>;
 
+/// Offset of the union in the structures of `event_channel_op_compat` and `physdev_op_compat` (public headers `event_channel.h`, `physdev.h`).
+const EVENT_CHANNEL_COMPAT_UNION: u64 = 4;
+const PHYSDEV_COMPAT_UNION: u64 = 8;
 /// Length of the instruction that made the call, by which it is done again.
 const SYSCALL_BYTES: u64 = 2;
 
@@ -45,7 +49,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// Carries out the hypercall in the registers.
     #[inline]
     pub(crate) fn hypercall(&mut self) {
-        let number = Hypercall(self.frame.rax as u32);
+        let number = Hypercall(u32::try_from(self.frame.rax).unwrap_or(u32::MAX));
         if number == Hypercall::IRET {
             pv::iret(self);
             return;
@@ -107,10 +111,21 @@ impl<M: Machine> Ctx<'_, M> {
             Hypercall::UPDATE_VA_MAPPING_OTHERDOMAIN => self.update_va_mapping_otherdomain(args),
             Hypercall::CALLBACK_OP => self.callback_op(args),
             Hypercall::NMI_OP => self.nmi_op(args),
+            Hypercall::SCHED_OP_COMPAT => self.sched_op_compat(args),
+            Hypercall::EVENT_CHANNEL_OP_COMPAT => self.compat(args, EVENT_CHANNEL_COMPAT_UNION, Self::event_channel_op),
+            Hypercall::PHYSDEV_OP_COMPAT => self.compat(args, PHYSDEV_COMPAT_UNION, Self::physdev_op),
             Hypercall::SYSCTL => self.sysctl(args),
             Hypercall::DOMCTL => self.domctl(args),
             _ => Err(Errno::ENOSYS),
         }
+    }
+}
+
+impl<M: Machine> Ctx<'_, M> {
+    /// An old form of a call: one structure that begins with the command, with the command's own structure `offset` bytes in.
+    fn compat(&mut self, args: &Args, offset: u64, call: impl FnOnce(&mut Self, &Args) -> Answer) -> Answer {
+        let command: u32 = self.read(Gva(args[0]))?;
+        call(self, &[command.into(), args[0].wrapping_add(offset), 0, 0, 0, 0])
     }
 }
 

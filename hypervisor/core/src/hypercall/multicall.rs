@@ -28,7 +28,8 @@ impl<M: Machine> Ctx<'_, M> {
             let number = Hypercall(u32::try_from(entry.op).unwrap_or(u32::MAX));
             let answer = match number {
                 // A multicall in a multicall could nest without end, and iret leaves no place for a result.
-                Hypercall::MULTICALL | Hypercall::IRET => Err(Errno::ENOSYS),
+                Hypercall::MULTICALL => Err(Errno::EINVAL),
+                Hypercall::IRET => Err(Errno::ENOSYS),
                 _ => self.dispatch(number, &mut call),
             };
             if answer == Err(Errno::ERESTART) {

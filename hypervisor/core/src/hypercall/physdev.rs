@@ -8,7 +8,8 @@ use crate::vcpu::IoBitmap;
 use alloc::sync::Arc;
 use oxen_abi::Errno;
 use oxen_abi::physdev::{
-    Apic, Eoi, GetFreePirq, Irq, IrqStatusQuery, MapPirq, MapPirqType, PhysdevOp, PirqEoiGmfn, SetIobitmap, SetIopl, SetupGsi, UnmapPirq,
+    Apic, DbgpOp, Eoi, GetFreePirq, Irq, IrqStatusQuery, ManagePci, ManagePciExt, MapPirq, MapPirqType, PciDevice, PciDeviceAdd,
+    PciMmcfgReserved, PhysdevOp, PirqEoiGmfn, SetIobitmap, SetIopl, SetupGsi, UnmapPirq,
     XENIRQSTAT_NEEDS_EOI,
 };
 use oxen_hal::{IrqLine, LinePolarity, LineTrigger, Machine, PciAddress};
@@ -84,17 +85,26 @@ impl<M: Machine> Ctx<'_, M> {
                 request.vector = irq.and_then(|irq| self.machine().vector(irq)).unwrap_or(0).into();
                 self.write(argument, &request)?;
             }
-            PhysdevOp::FREE_IRQ_VECTOR => self.require_hardware()?,
             PhysdevOp::APIC_READ => {
                 let mut request: Apic = self.read(argument)?;
                 self.require_hardware()?;
+                self.check_ioapic(&request)?;
                 request.value = match request.reg {
                     IOAPIC_VERSION_REGISTER => IOAPIC_VERSION | self.machine().nr_lines().saturating_sub(1).min(255) << 16,
                     _ => 0,
                 };
                 self.write(argument, &request)?;
             }
-            PhysdevOp::APIC_WRITE => return Err(Errno::EPERM),
+            PhysdevOp::APIC_WRITE => {
+                let request: Apic = self.read(argument)?;
+                self.require_hardware()?;
+                self.check_ioapic(&request)?;
+                return Err(Errno::EPERM);
+            }
+            PhysdevOp::PIRQ_EOI_GMFN_V1 => {
+                self.read::<PirqEoiGmfn>(argument)?;
+                return Err(Errno::ENOSYS);
+            }
             PhysdevOp::PIRQ_EOI_GMFN_V2 => self.pirq_eoi_page(argument)?,
             PhysdevOp::GET_FREE_PIRQ => {
                 let mut request: GetFreePirq = self.read(argument)?;
@@ -103,17 +113,65 @@ impl<M: Machine> Ctx<'_, M> {
                 request.pirq = self.domain.pirqs.lock().free_number(first).ok_or(Errno::ENOSPC)?;
                 self.write(argument, &request)?;
             }
-            // The hypervisor keeps no list of PCI functions and leaves configuration space to the hardware domain: there is nothing to add or remove.
-            PhysdevOp::PCI_DEVICE_ADD
-            | PhysdevOp::PCI_DEVICE_REMOVE
-            | PhysdevOp::MANAGE_PCI_ADD
-            | PhysdevOp::MANAGE_PCI_ADD_EXT
-            | PhysdevOp::MANAGE_PCI_REMOVE
-            | PhysdevOp::PCI_MMCFG_RESERVED
-            | PhysdevOp::DBGP_OP => self.require_hardware()?,
-            _ => return Err(Errno::ENOSYS),
+            other => return self.physdev_pci(other, argument),
         }
         Ok(0)
+    }
+
+    /// Refuses an address at which no I/O APIC is.
+    fn check_ioapic(&self, request: &Apic) -> Result<(), Errno> {
+        if self.machine().is_hypervisor_mmio(Maddr(request.apic_physbase).mfn()) { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// What concerns one PCI function. The hypervisor keeps no list of them and leaves configuration space to the hardware domain: there is nothing
+    /// to add or remove.
+    fn physdev_pci(&mut self, op: PhysdevOp, argument: Gva) -> Answer {
+        match op {
+            PhysdevOp::PCI_DEVICE_ADD => {
+                self.read::<PciDeviceAdd>(argument)?;
+            }
+            PhysdevOp::MANAGE_PCI_ADD | PhysdevOp::MANAGE_PCI_REMOVE => {
+                self.read::<ManagePci>(argument)?;
+            }
+            PhysdevOp::MANAGE_PCI_ADD_EXT => {
+                self.read::<ManagePciExt>(argument)?;
+            }
+            PhysdevOp::DBGP_OP => {
+                self.read::<DbgpOp>(argument)?;
+            }
+            PhysdevOp::PCI_MMCFG_RESERVED => {
+                let request: PciMmcfgReserved = self.read(argument)?;
+                if request.segment != 0 {
+                    return Err(Errno::ENODEV);
+                }
+            }
+            PhysdevOp::PCI_DEVICE_REMOVE => {
+                let request: PciDevice = self.read(argument)?;
+                self.existing_function(request.seg, request.bus, request.devfn)?;
+            }
+            PhysdevOp::PREPARE_MSIX | PhysdevOp::RELEASE_MSIX | PhysdevOp::RESTORE_MSI_EXT => {
+                let request: PciDevice = self.read(argument)?;
+                self.existing_function(request.seg, request.bus, request.devfn)?;
+                return Err(Errno::ENOSYS);
+            }
+            PhysdevOp::RESTORE_MSI => {
+                let request: ManagePci = self.read(argument)?;
+                self.existing_function(0, request.bus, request.devfn)?;
+                return Err(Errno::ENOSYS);
+            }
+            _ => return Err(Errno::ENOSYS),
+        }
+        self.require_hardware()?;
+        Ok(0)
+    }
+
+    /// Refuses functions that the bus does not have.
+    fn existing_function(&self, segment: u16, bus: u8, devfn: u8) -> Result<(), Errno> {
+        /// Vendor identifier of a function that is not there.
+        const NOBODY: u32 = 0xffff;
+        self.require_hardware()?;
+        let vendor = self.machine().pci_read(PciAddress { segment, bus, devfn }, 0, 2);
+        if segment != 0 || vendor == NOBODY { Err(Errno::ENODEV) } else { Ok(()) }
     }
 
     fn map_pirq(&self, target: &Arc<Domain>, request: &MapPirq) -> Result<u32, Errno> {

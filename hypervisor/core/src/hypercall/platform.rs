@@ -3,10 +3,14 @@
 use super::{Answer, Args};
 use crate::ctx::Ctx;
 use oxen_abi::Errno;
-use oxen_abi::platform::{EnterAcpiSleep, FirmwareInfo, FirmwareInfoType, PcpuInfo, PlatformCmd, PlatformOp, Settime64, XENPF_INTERFACE_VERSION, XEN_PCPU_FLAGS_ONLINE};
+use oxen_abi::platform::{EnterAcpiSleep, FirmwareInfo, FirmwareInfoType, PcpuInfo, PlatformCmd, PlatformOp, SetProcessorPminfo, Settime64, XENPF_INTERFACE_VERSION, XEN_PCPU_FLAGS_INVALID, XEN_PCPU_FLAGS_ONLINE};
 use oxen_hal::{Machine, PowerAction, WallClock};
 use oxen_types::{CpuId, Gva};
 
+/// Highest type of `XENPF_set_processor_pminfo`: Cx, Px, Tx and PDC are 0 to 3.
+const MAX_PM_TYPE: u32 = 3;
+/// Flag of `XENPF_enter_acpi_sleep`: the values are for the sleep control registers of hardware-reduced ACPI, which are not used.
+const EXTENDED_SLEEP: u32 = 1;
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// ACPI state in which the machine is off.
 const S5: u32 = 5;
@@ -43,6 +47,20 @@ impl<M: Machine> Ctx<'_, M> {
                 op.u.write(&request);
                 self.write(argument, &op)?;
             }
+            PlatformCmd::CPU_ONLINE | PlatformCmd::CPU_OFFLINE => {
+                // The number comes first in the command's structure. Processors that start-up brought up stay up.
+                let cpu = CpuId(op.u.read::<u32>());
+                if self.machine().cpu_identity(cpu).is_none() {
+                    return Err(Errno::EINVAL);
+                }
+                return Err(Errno::EOPNOTSUPP);
+            }
+            PlatformCmd::SET_PROCESSOR_PMINFO => {
+                let request: SetProcessorPminfo = op.u.read();
+                return Err(if request.kind <= MAX_PM_TYPE { Errno::ENOSYS } else { Errno::EINVAL });
+            }
+            // No symbol is given to guests, so every number is beyond the end of the list.
+            PlatformCmd::GET_SYMBOL => return Err(Errno::ERANGE),
             _ => return Err(Errno::ENOSYS),
         }
         Ok(0)
@@ -66,14 +84,18 @@ impl<M: Machine> Ctx<'_, M> {
                 request.u = Default::default();
                 Ok(())
             }
-            FirmwareInfoType::DISK_INFO | FirmwareInfoType::DISK_MBR_SIGNATURE => Err(Errno::ENOENT),
-            FirmwareInfoType::VBEDDC_INFO | FirmwareInfoType::EFI_INFO => Err(Errno::EOPNOTSUPP),
+            FirmwareInfoType::DISK_INFO | FirmwareInfoType::DISK_MBR_SIGNATURE => Err(Errno::ESRCH),
+            FirmwareInfoType::VBEDDC_INFO => Err(Errno::ESRCH),
+            FirmwareInfoType::EFI_INFO => Err(Errno::ENOSYS),
             _ => Err(Errno::EINVAL),
         }
     }
 
     /// dom0 hands over the values of its own tables; its kernel never touches the registers itself.
     fn enter_sleep(&self, request: &EnterAcpiSleep) -> Result<(), Errno> {
+        if request.flags == EXTENDED_SLEEP {
+            return Err(Errno::EPERM);
+        }
         if request.flags != 0 || request.sleep_state == 0 || request.sleep_state > S5 {
             return Err(Errno::EINVAL);
         }
@@ -90,7 +112,10 @@ impl<M: Machine> Ctx<'_, M> {
 
     fn cpu_info(&self, request: &mut PcpuInfo) -> Result<(), Errno> {
         let cpu = CpuId(request.xen_cpuid);
-        let (apic, acpi) = self.machine().cpu_identity(cpu).ok_or(Errno::EINVAL)?;
+        let Some((apic, acpi)) = self.machine().cpu_identity(cpu) else {
+            request.flags = XEN_PCPU_FLAGS_INVALID;
+            return Ok(());
+        };
         let online = self.machine().online();
         request.max_present = online.iter().last().map_or(0, |c| c.0);
         request.flags = if online.contains(cpu) { XEN_PCPU_FLAGS_ONLINE } else { 0 };

@@ -7,12 +7,15 @@ use crate::timer::TimerKind;
 use crate::vcpu::{POLL_ANY, stop};
 use core::sync::atomic::Ordering::SeqCst;
 use oxen_abi::Errno;
-use oxen_abi::sched::{Poll, RemoteShutdown, SchedOp, Shutdown, ShutdownReason};
+use oxen_abi::sched::{PinOverride, Poll, RemoteShutdown, SchedOp, Shutdown, ShutdownReason, Watchdog};
 use oxen_hal::Machine;
-use oxen_types::{Gva, Port};
+use oxen_types::{CpuId, CpuSet, Gva, Port, VcpuId};
 
 /// Most ports that one poll may name.
 const MAX_POLL_PORTS: u32 = 128;
+/// Watchdogs of a domain.
+const WATCHDOGS: u8 = 2;
+const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 impl<M: Machine> Ctx<'_, M> {
     /// `(command, argument)`.
@@ -24,7 +27,25 @@ impl<M: Machine> Ctx<'_, M> {
             SchedOp::SHUTDOWN => {
                 let reason = self.read::<Shutdown>(argument)?.reason;
                 check_reason(reason)?;
+                if reason == ShutdownReason::CRASH {
+                    self.hv.log(format_args!("{}v{} says that it crashed", self.domain.id, self.vcpu.id));
+                    self.log_registers();
+                }
                 self.hv.shutdown_domain(self.domain, reason);
+            }
+            SchedOp::SHUTDOWN_CODE => {
+                let reason = self.read::<Shutdown>(argument)?.reason;
+                check_reason(reason)?;
+                self.domain.announce_shutdown(reason);
+            }
+            SchedOp::WATCHDOG => {
+                let request: Watchdog = self.read(argument)?;
+                return self.watchdog(request);
+            }
+            SchedOp::PIN_OVERRIDE => {
+                let request: PinOverride = self.read(argument)?;
+                self.require_hardware()?;
+                self.pin_override(request.pcpu)?;
             }
             SchedOp::POLL => self.poll(argument)?,
             SchedOp::REMOTE_SHUTDOWN => {
@@ -33,6 +54,60 @@ impl<M: Machine> Ctx<'_, M> {
                 check_reason(request.reason)?;
                 let target = self.hv.domains.get(oxen_types::DomId(request.domain_id)).ok_or(Errno::ESRCH)?;
                 self.hv.shutdown_domain(&target, request.reason);
+            }
+            _ => return Err(Errno::ENOSYS),
+        }
+        Ok(0)
+    }
+
+    /// Starts, restarts or stops one of the domain's two watchdogs; a new one's number is the answer.
+    fn watchdog(&self, request: Watchdog) -> Answer {
+        let vcpu = self.domain.vcpu(VcpuId(0)).ok_or(Errno::EINVAL)?;
+        let armed = |n: u8| vcpu.timers.lock().slot(TimerKind::Watchdog(n)).is_some();
+        let (number, new) = match request.id {
+            0 if request.timeout == 0 => return Err(Errno::EINVAL),
+            0 => ((1..=WATCHDOGS).find(|&n| !armed(n)).ok_or(Errno::ENOSPC)?, true),
+            id => {
+                let n = u8::try_from(id).ok().filter(|&n| n <= WATCHDOGS && armed(n)).ok_or(Errno::EINVAL)?;
+                (n, false)
+            }
+        };
+        let deadline = self.machine().now_ns().saturating_add(u64::from(request.timeout) * NANOS_PER_SEC);
+        self.hv.set_vcpu_timer(self.cpu, vcpu, TimerKind::Watchdog(number), (request.timeout != 0).then_some(deadline));
+        Ok(if new { number.into() } else { 0 })
+    }
+
+    /// Ties the calling vCPU to a processor until it undoes that with a negative number.
+    fn pin_override(&mut self, pcpu: i32) -> Result<(), Errno> {
+        match u32::try_from(pcpu) {
+            Err(_) => {
+                let before = self.state.affinity_before_pin.take().ok_or(Errno::EINVAL)?;
+                *self.vcpu.hard_affinity.lock() = before;
+            }
+            Ok(cpu) => {
+                if self.state.affinity_before_pin.is_some() {
+                    return Err(Errno::EBUSY);
+                }
+                if !self.machine().online().contains(CpuId(cpu)) {
+                    return Err(Errno::EINVAL);
+                }
+                let before = core::mem::replace(&mut *self.vcpu.hard_affinity.lock(), CpuSet::of(CpuId(cpu)));
+                self.state.affinity_before_pin = Some(before);
+            }
+        }
+        self.hv.sched.add_work(self.cpu, work::RESCHEDULE);
+        Ok(())
+    }
+
+    /// `sched_op` of old interfaces: `(command, argument)`, a shutdown's reason in the argument itself.
+    pub(super) fn sched_op_compat(&mut self, args: &Args) -> Answer {
+        match SchedOp(super::low32(args[0])) {
+            SchedOp::YIELD => self.hv.sched.add_work(self.cpu, work::RESCHEDULE),
+            SchedOp::BLOCK => self.block(),
+            SchedOp::SHUTDOWN => {
+                let reason = ShutdownReason(super::low32(args[1]));
+                check_reason(reason)?;
+                self.hv.shutdown_domain(self.domain, reason);
             }
             _ => return Err(Errno::ENOSYS),
         }

@@ -3,7 +3,7 @@
 use super::{Answer, Args};
 use crate::ctx::Ctx;
 use crate::sched::work;
-use crate::time::MIN_PERIOD_NS;
+use crate::time::{MAX_PERIOD_NS, MIN_PERIOD_NS};
 use crate::timer::TimerKind;
 use crate::vcpu::{Vcpu, VcpuInfoPtr, stop};
 use alloc::sync::Arc;
@@ -13,7 +13,7 @@ use oxen_abi::arch_x86_64::VcpuGuestContext;
 use oxen_abi::sched::ShutdownReason;
 use oxen_abi::vcpu::{
     GetPhysid, RegisterRunstateMemoryArea, RegisterTimeMemoryArea, RegisterVcpuInfo, SetPeriodicTimer, SetSingleshotTimer,
-    VCPU_SSHOTTMR_FUTURE, VcpuOp,
+    VcpuOp,
 };
 use oxen_abi::zerocopy::IntoBytes;
 use alloc::boxed::Box;
@@ -54,7 +54,7 @@ impl<M: Machine> Ctx<'_, M> {
             }
             VcpuOp::SET_PERIODIC_TIMER => {
                 let request: SetPeriodicTimer = self.read(argument)?;
-                if request.period_ns < MIN_PERIOD_NS {
+                if !(MIN_PERIOD_NS..=MAX_PERIOD_NS).contains(&request.period_ns) {
                     return Err(Errno::EINVAL);
                 }
                 self.hv.set_period(self.cpu, &target, request.period_ns);
@@ -68,7 +68,8 @@ impl<M: Machine> Ctx<'_, M> {
                 if !argument.is_null() {
                     return Err(Errno::EINVAL);
                 }
-                return Err(Errno::EOPNOTSUPP);
+                target.nmi_pending.store(true, SeqCst);
+                self.hv.kick_upcall(&target);
             }
             VcpuOp::GET_PHYSID => self.get_physid(&target, argument)?,
             _ => return Err(Errno::ENOSYS),
@@ -79,9 +80,7 @@ impl<M: Machine> Ctx<'_, M> {
     fn set_singleshot_timer(&mut self, own: bool, argument: Gva) -> Result<(), Errno> {
         require(own)?;
         let request: SetSingleshotTimer = self.read(argument)?;
-        if request.flags & VCPU_SSHOTTMR_FUTURE != 0 && request.timeout_abs_ns < self.machine().now_ns() {
-            return Err(Errno::ETIME);
-        }
+        // A time in the past goes off at once, with the flag VCPU_SSHOTTMR_future too, as in Xen 4.17.
         self.hv.set_vcpu_timer(self.cpu, self.vcpu, TimerKind::SingleShot, Some(request.timeout_abs_ns));
         Ok(())
     }

@@ -7,6 +7,7 @@
 use super::{ASSIST_ARCHITECTURAL_IOPL, flags};
 use crate::ctx::Ctx;
 use crate::vcpu::VcpuInfoPtr;
+use core::sync::atomic::Ordering;
 use oxen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, FLAT_RING3_CS32, FLAT_RING3_CS64};
 use oxen_hal::{Machine, VECTOR_SYSENTER};
 use oxen_mm::HeldTable;
@@ -122,10 +123,11 @@ pub(crate) fn deliver_upcall<M: Machine>(ctx: &mut Ctx<'_, M>) {
 
 /// Delivers a non-maskable interrupt through the handler of vector 2, where there is one.
 pub(crate) fn deliver_nmi<M: Machine>(ctx: &mut Ctx<'_, M>) {
-    ctx.state.nmi_pending = false;
+    ctx.vcpu.nmi_pending.store(false, Ordering::SeqCst);
     if let Some(handler) = ctx.state.traps.get(2).copied()
         && handler.address != 0
     {
+        ctx.state.nmi_masked = true;
         ctx.bounce(Entry { address: handler.address, masks_events: handler.flags & 4 != 0, error_code: None });
     }
 }

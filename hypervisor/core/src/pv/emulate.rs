@@ -80,7 +80,8 @@ fn do_cpuid<M: Machine>(ctx: &mut Ctx<'_, M>) {
     let query = cpuid::Query {
         leaf,
         subleaf,
-        cr4: ctx.state.context.cr4,
+        // A kernel that asks by the forced form learns from OSXSAVE whether it may switch XSAVE on, before it has.
+        cr4: ctx.state.context.cr4 | if ctx.state.context.in_kernel { ctx.machine().cr4() & CR4_OSXSAVE } else { 0 },
         xcr0: ctx.state.context.xcr0,
         vcpu: ctx.vcpu.id.0,
         max_vcpus: ctx.domain.max_vcpus(),

@@ -26,6 +26,7 @@ pub(crate) fn iret<M: Machine>(ctx: &mut Ctx<'_, M>) {
     if ctx.domain.has_assist(ASSIST_ARCHITECTURAL_IOPL) {
         ctx.state.iopl = (frame.rflags >> 12 & 3) as u8;
     }
+    ctx.state.nmi_masked = false;
     let regs = &mut *ctx.frame;
     regs.rip = frame.rip;
     regs.cs = frame.cs & 0xffff | 3;
