@@ -114,6 +114,8 @@ fn fill(state: &mut VcpuState, c: &VcpuGuestContext) {
     context.gs_base_kernel = c.gs_base_kernel;
     context.gs_base_user = c.gs_base_user;
     context.in_kernel = c.flags & VGCF_IN_KERNEL != 0;
+    // The privilege level for I/O is virtual and comes in the flags: Linux starts its secondary vCPUs with level 1, and they use ports at once.
+    state.iopl = (r.rflags >> 12 & 3) as u8;
     if c.flags & VGCF_I387_VALID != 0
         && let Some(area) = context.fpu.as_mut_bytes().get_mut(..512)
     {
