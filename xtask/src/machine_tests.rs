@@ -21,7 +21,7 @@ use crate::report::{Outcome, Report};
 use crate::workspace::{Key, Workspace};
 
 /// Raise when the way guests are booted changes, so that remembered results of the real Xen are made again.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// A machine test ready to run.
 pub struct Job<'a> {
@@ -259,16 +259,22 @@ fn guest_test(ws: &Workspace, oxen: &Hypervisor, oracle: Option<&Hypervisor>, na
 /// Boots a guest; returns its observations and verdict, one line each.
 fn guest_boot(ws: &Workspace, hypervisor: &Hypervisor, name: &str, case: &GuestCase, file: &Path) -> Result<String> {
     let files = BootFiles::new(&hypervisor.file, &hypervisor.options(case.options), file, "", None);
-    let machine = Machine { memory_mib: 256, cpus: case.cpus, cpu: hypervisor.cpu_model().to_owned(), ..Machine::default() };
-    let verdict = r"VERDICT: (ok|FAIL)";
-    let stop: Vec<&str> = match case.expect {
-        Some(text) => vec![text, verdict],
-        None => [verdict].into_iter().chain(ALWAYS_FORBIDDEN.iter().copied()).collect(),
-    };
+    let machine = Machine { memory_mib: cases::GUEST_MACHINE_MIB, cpus: case.cpus, cpu: hypervisor.cpu_model().to_owned(), ..Machine::default() };
+    let mut stop = ALWAYS_FORBIDDEN.to_vec();
+    match case.dies {
+        // The hypervisor restarts the machine after the guest's death, which ends the emulator.
+        Some(_) => stop = vec!["VERDICT: FAIL"],
+        None => stop.push("VERDICT: ok"),
+    }
     let transcript = boot(ws, name, &files, &machine, &stop, Duration::from_secs(case.seconds))?;
-    match case.expect {
-        Some(text) => {
-            find_line(&transcript.text, text).with_context(|| format!("no line matches `{text}`; {} ({})", ended(&transcript), log_path(ws, name).display()))?;
+    match case.dies {
+        Some(death) => {
+            for text in [death, "VERDICT: ok"] {
+                find_line(&transcript.text, text).with_context(|| format!("no line matches `{text}`; {} ({})", ended(&transcript), log_path(ws, name).display()))?;
+            }
+            if transcript.end != End::PoweredOff {
+                bail!("the machine was not restarted: {} ({})", ended(&transcript), log_path(ws, name).display());
+            }
         }
         None => {
             check_forbidden(ws, name, &transcript)?;
