@@ -17,12 +17,10 @@ impl<M: Machine> Ctx<'_, M> {
     /// `(command, count, buffer)`.
     pub(super) fn console_io(&mut self, args: &mut Args) -> Answer {
         self.require_control()?;
-        if low32(args[1]) > i32::MAX as u32 {
-            return Err(Errno::E2BIG);
-        }
         let (count, buffer) = (u64::from(low32(args[1])), Gva(args[2]));
         match low32(args[0]) {
             WRITE => self.console_write(args, count, buffer),
+            READ if count > i32::MAX as u64 => Err(Errno::E2BIG),
             READ => {
                 let bytes = self.hv.take_console_input(count.min(CHUNK as u64) as usize);
                 self.write(buffer, bytes.as_slice())?;

@@ -33,11 +33,15 @@ pub(super) fn page_fault<M: Machine>(ctx: &mut Ctx<'_, M>) {
     if ctx.state.context.in_kernel && code & (PRESENT | WRITE | RESERVED | FETCH) == PRESENT | WRITE && write_to_read_only(ctx, va) {
         return;
     }
+    let mut va = va;
     if code & PRESENT == 0
         && let Some(offset) = ctx.machine().ldt_offset(va)
-        && ctx.map_ldt_page(offset)
     {
-        return;
+        if ctx.map_ldt_page(offset) {
+            return;
+        }
+        // The guest knows its LDT by its own address, not by that of the window.
+        va = Gva(ctx.state.ldt.base.0.wrapping_add(offset));
     }
     if let Some(info) = ctx.vcpu.info() {
         info.set_cr2(ctx.machine(), va.0);
