@@ -134,6 +134,8 @@ pub struct BadCase {
     pub options: &'static str,
     /// Memory of the machine.
     pub memory_mib: u32,
+    /// The main board.
+    pub board: Board,
     /// More QEMU arguments.
     pub extra: &'static [&'static str],
     /// The line that must come.
@@ -142,7 +144,7 @@ pub struct BadCase {
     pub seconds: u64,
 }
 
-const BAD: BadCase = BadCase { name: "", wrong: Wrong::Nothing, options: "", memory_mib: 512, extra: &[], expect: "", seconds: 60 };
+const BAD: BadCase = BadCase { name: "", wrong: Wrong::Nothing, options: "", memory_mib: 512, board: Board::Q35, extra: &[], expect: "", seconds: 60 };
 
 /// Every bad-input test; they run on Oxen only, since the text is ours.
 pub fn bad() -> Vec<BadCase> {
@@ -156,7 +158,7 @@ pub fn bad() -> Vec<BadCase> {
         BadCase { name: "other-word-size", wrong: Wrong::OtherWordSize, expect: r"\(OXEN\).*(32-bit|64-bit|word size|class|ELF32)", ..BAD },
         BadCase { name: "dom0-mem-too-large", options: "dom0_mem=64G", expect: r"\(OXEN\).*(dom0_mem|memory)", ..BAD },
         BadCase { name: "too-little-memory", memory_mib: 24, expect: r"\(OXEN\).*memory|out of memory", ..BAD },
-        BadCase { name: "no-acpi", extra: &["-machine", "isapc"], expect: r"\(OXEN\).*(ACPI|RSDP)", ..BAD },
+        BadCase { name: "no-acpi", board: Board::Pc, extra: &["-machine", "isapc"], expect: r"\(OXEN\).*(ACPI|RSDP)", ..BAD },
         BadCase { name: "unknown-option", options: "frobnicate=7", expect: r"\(OXEN\).*frobnicate", ..BAD },
         BadCase { name: "malformed-option", options: "dom0_max_vcpus=many", expect: r"\(OXEN\).*dom0_max_vcpus.*many", ..BAD },
     ]

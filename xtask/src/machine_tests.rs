@@ -207,6 +207,7 @@ fn bad_test(ws: &Workspace, hypervisor: &Hypervisor, name: &str, case: &BadCase)
         None => files.modules.clear(),
     }
     let machine = Machine {
+        board: case.board,
         memory_mib: case.memory_mib,
         cpu: hypervisor.cpu_model().to_owned(),
         extra: case.extra.iter().map(|word| (*word).to_owned()).collect(),

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use oxen_abi::xen::{Dom0VgaConsoleInfo, VgaTextMode3, VgaType, VgaVesaLfb};
+use oxen_abi::xen::{Dom0VgaConsoleInfo, VmAssistType, VgaTextMode3, VgaType, VgaVesaLfb};
 use oxen_abi::zerocopy::IntoBytes;
 use oxen_builder::{Built, GuestMemory, Plan, PlanInput, Role, build as build_memory, load_initrd, load_kernel, pv_hypercall_page};
 use oxen_core::Hypervisor;
@@ -158,6 +158,7 @@ pub fn build(hv: &Hypervisor<X86>, options: &Options, kernel: Unpacked, initrd: 
             MACHINE.set_m2p(mfn.offset(i), pfn + i);
         }
     }
+    let extended_cr3 = parsed.info().pae;
     drop(parsed);
     give_back(hv, kernel, initrd);
     let vcpus = options.dom0_max_vcpus.count(MACHINE.online().len(), MAX_VCPUS);
@@ -165,6 +166,9 @@ pub fn build(hv: &Hypervisor<X86>, options: &Options, kernel: Unpacked, initrd: 
     let Some(domain) = hv.create_domain(DomId::DOM0, privileges, shared_info, vcpus, options.dom0_vcpus_pin) else {
         panic!("dom0 exists already");
     };
+    if extended_cr3 {
+        domain.vm_assist.fetch_or(1 << VmAssistType::PAE_EXTENDED_CR3.raw(), core::sync::atomic::Ordering::Relaxed);
+    }
     let start = Start { rip: built.rip, rsp: built.rsp, rsi: built.rsi, root: built.cr3 };
     if let Err(error) = hv.set_start(&domain, &start) {
         panic!("dom0's page tables as built are not valid: {error}");

@@ -37,7 +37,7 @@ impl<M: Machine> Ctx<'_, M> {
             MemoryOp::INCREASE_RESERVATION | MemoryOp::DECREASE_RESERVATION | MemoryOp::POPULATE_PHYSMAP => self.reservation(args, op, argument),
             MemoryOp::MAXIMUM_RAM_PAGE => Ok(self.machine().max_mfn() as i64),
             MemoryOp::CURRENT_RESERVATION => Ok(self.account_of(argument)?.pages() as i64),
-            MemoryOp::MAXIMUM_RESERVATION => Ok(self.account_of(argument)?.limit() as i64),
+            MemoryOp::MAXIMUM_RESERVATION => Ok(self.account_of(argument)?.limit().min(u32::MAX.into()) as i64),
             MemoryOp::MAXIMUM_GPFN => {
                 let target = self.target_domain(self.read::<u16>(argument)?)?;
                 /// Offset of `arch.max_pfn` in `struct shared_info`.

@@ -158,7 +158,7 @@ impl<M: Machine> Ctx<'_, M> {
     fn register_vcpu_info(&mut self, target: &Arc<Vcpu>, own: bool, request: RegisterVcpuInfo) -> Result<(), Errno> {
         let offset = request.offset as usize;
         if offset > 4096 - VCPU_INFO_BYTES || !offset.is_multiple_of(8) {
-            return Err(Errno::EINVAL);
+            return Err(Errno::ENXIO);
         }
         if !own && target.is_up() {
             return Err(Errno::EINVAL);
