@@ -217,6 +217,12 @@ impl Instruction {
         }
     }
 
+    /// A 0x67 prefix: addresses have 32 bits.
+    #[must_use]
+    pub const fn has_address32(&self) -> bool {
+        self.address32
+    }
+
     /// Address of the memory operand: the segment's base is the caller's to add (FS, GS).
     #[must_use]
     pub fn effective_address(&self, frame: &GuestFrame) -> Option<u64> {

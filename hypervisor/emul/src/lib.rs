@@ -10,5 +10,6 @@ pub mod decode;
 pub mod msr;
 pub mod registers;
 pub mod rmw;
+pub mod string;
 
 pub use decode::{Instruction, MAX_INSTRUCTION_BYTES, Map};

@@ -46,6 +46,12 @@ pub struct MemoryWrite {
 }
 
 impl MemoryWrite {
+    /// A plain store of the low `bytes` of `value`.
+    #[must_use]
+    pub const fn store(value: u64, bytes: u8) -> Self {
+        Self { operation: Operation::Store(value), bytes, register: 0, has_rex: false }
+    }
+
     /// Recognises `insn` as a write to one memory operand; the register operands are read from `frame`.
     #[must_use]
     pub fn of(insn: &Instruction, frame: &GuestFrame) -> Option<Self> {

@@ -4,6 +4,7 @@ use super::trap::inject;
 use super::emulate;
 use crate::ctx::Ctx;
 use oxen_emul::rmw::MemoryWrite;
+use oxen_emul::string::StringWrite;
 use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES};
 use oxen_hal::Machine;
 use oxen_mm::{FrameType, MmError};
@@ -65,29 +66,65 @@ fn write_to_read_only<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
     }
     match ctx.hv.memory.inspect(mfn) {
         Some(info) if info.ty == FrameType::L1 && info.owner == ctx.domain.id => {
-            ctx.domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES) && write_page_table(ctx, va, mfn)
+            // The hardware domain's writes are emulated for its device memory already, whatever it says of its tables.
+            let emulated = ctx.domain.privileges.hardware || ctx.domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES);
+            emulated && write_page_table(ctx, va, mfn)
         }
         Some(_) => false,
         None => ctx.domain.has_devices() && ctx.machine().is_hypervisor_mmio(mfn) && skip_write(ctx),
     }
 }
 
-/// Decodes the instruction at rip and checks that its operand is where the fault was.
-fn decode_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<(Instruction, MemoryWrite)> {
+/// An instruction that writes one memory operand.
+struct Writer {
+    insn: Instruction,
+    string: Option<StringWrite>,
+    write: MemoryWrite,
+    /// Of the operand.
+    address: u64,
+}
+
+impl Writer {
+    /// Brings registers and flags up to date after the operand went from `old` to `new`.
+    fn finish<M: Machine>(&self, ctx: &mut Ctx<'_, M>, old: u64, new: u64) {
+        self.write.finish(ctx.frame, old, new);
+        self.advance(ctx);
+    }
+
+    /// Goes on to the next element or instruction.
+    fn advance<M: Machine>(&self, ctx: &mut Ctx<'_, M>) {
+        // Unfinished repetitions come back by the fault of the next element.
+        if self.string.is_none_or(|string| string.finish(ctx.frame)) {
+            ctx.frame.rip = ctx.frame.rip.wrapping_add(self.insn.length as u64);
+        }
+    }
+}
+
+/// Decodes the instruction at rip.
+fn decode_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<Writer> {
     let mut bytes = [0; MAX_INSTRUCTION_BYTES];
     let got = emulate::fetch(ctx, &mut bytes);
     let insn = Instruction::decode(bytes.get(..got)?)?;
-    let write = MemoryWrite::of(&insn, ctx.frame)?;
-    Some((insn, write))
+    let base = emulate::segment_base(ctx, insn.segment);
+    let Some(string) = StringWrite::of(&insn) else {
+        let write = MemoryWrite::of(&insn, ctx.frame)?;
+        let address = insn.effective_address(ctx.frame)?.wrapping_add(base);
+        return Some(Writer { insn, string: None, write, address });
+    };
+    let mut value = ctx.frame.rax.to_le_bytes();
+    if string.from_memory {
+        let source = Gva(ctx.frame.rsi.wrapping_add(base));
+        ctx.machine().copy_from_guest(value.get_mut(..usize::from(string.bytes))?, source).ok()?;
+    }
+    let write = MemoryWrite::store(u64::from_le_bytes(value), string.bytes);
+    Some(Writer { insn, string: Some(string), write, address: ctx.frame.rdi })
 }
 
 /// Carries out a write to a level-1 table as the instruction would, with the new entry checked.
 fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types::Mfn) -> bool {
-    let Some((insn, write)) = decode_write(ctx) else { return false };
-    let base = emulate::segment_base(ctx, insn.segment);
-    let Some(address) = insn.effective_address(ctx.frame).map(|a| a.wrapping_add(base)) else { return false };
-    let bytes = u64::from(write.bytes);
-    if address != va.0 || !address.is_multiple_of(bytes) {
+    let Some(writer) = decode_write(ctx) else { return false };
+    let (write, address) = (&writer.write, writer.address);
+    if address != va.0 || !address.is_multiple_of(write.bytes.into()) {
         return false;
     }
     let index = Gva(address).page_offset() / 8;
@@ -97,8 +134,7 @@ fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types
         let entry = ctx.machine().read_entry(table, index);
         let old = entry >> shift & mask;
         let Some(new) = write.apply(ctx.frame, old) else {
-            write.finish(ctx.frame, old, old);
-            ctx.frame.rip = ctx.frame.rip.wrapping_add(insn.length as u64);
+            writer.finish(ctx, old, old);
             return true;
         };
         let new_entry = entry & !(mask << shift) | (new & mask) << shift;
@@ -111,8 +147,7 @@ fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types
         });
         match result {
             Ok(true) => {
-                write.finish(ctx.frame, old, new);
-                ctx.frame.rip = ctx.frame.rip.wrapping_add(insn.length as u64);
+                writer.finish(ctx, old, new);
                 return true;
             }
             // The processor or another vCPU changed the entry: once more with what it is now.
@@ -129,7 +164,7 @@ fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types
 
 /// Lets a write to device memory that dom0 may only read pass without effect.
 fn skip_write<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
-    let Some((insn, _)) = decode_write(ctx) else { return false };
-    ctx.frame.rip = ctx.frame.rip.wrapping_add(insn.length as u64);
+    let Some(writer) = decode_write(ctx) else { return false };
+    writer.advance(ctx);
     true
 }
