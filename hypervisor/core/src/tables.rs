@@ -6,12 +6,16 @@ use crate::domain::Domain;
 use crate::vcpu::{Placement, VcpuState};
 use alloc::vec::Vec;
 use oxen_abi::Errno;
-use oxen_hal::{FlushScope, Frames, Machine, Platform};
+use oxen_hal::{CpuOps, FlushScope, Frames, Machine, Platform};
 use oxen_mm::{Effects, HeldTable, HeldTyped, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext};
 use oxen_types::{CpuSet, DomId, Gva, Mfn, VcpuId};
 
 /// Page-table entries that one call may look at before the guest may take interrupts.
 pub(crate) const BUDGET: u32 = 64 * 1024;
+
+/// Width of machine addresses where CPUID does not tell it (Intel SDM vol. 2, "CPUID", leaf 0x80000008), and the architecture's limit.
+const COMMON_ADDRESS_BITS: u32 = 36;
+const MAX_ADDRESS_BITS: u32 = 52;
 
 /// Which device memory a domain may map: the hardware domain all of it, for reading only where the hypervisor uses it itself.
 #[derive(Debug)]
@@ -20,15 +24,25 @@ pub(crate) struct Mmio<'a, M> {
     allowed: bool,
 }
 
-impl<M: Frames + Platform> MmioPolicy for Mmio<'_, M> {
+impl<M: Frames + Platform + CpuOps> MmioPolicy for Mmio<'_, M> {
     fn mmio_access(&self, mfn: Mfn) -> MmioAccess {
-        if !self.allowed {
+        if !self.allowed || beyond_machine(self.machine, mfn) {
             MmioAccess::Refused
         } else if self.machine.is_hypervisor_mmio(mfn) {
             MmioAccess::ReadOnly
         } else {
             MmioAccess::ReadWrite
         }
+    }
+}
+
+/// Whether the processor has no such machine address.
+fn beyond_machine<M: CpuOps>(machine: &M, mfn: Mfn) -> bool {
+    // CPUID can be slow, and few devices are that high.
+    mfn.0 >> (COMMON_ADDRESS_BITS - 12) != 0 && {
+        let has_sizes = machine.cpuid(0x8000_0000, 0)[0] >= 0x8000_0008;
+        let bits = if has_sizes { machine.cpuid(0x8000_0008, 0)[0] & 0xff } else { COMMON_ADDRESS_BITS };
+        mfn.0 >> (bits.clamp(COMMON_ADDRESS_BITS, MAX_ADDRESS_BITS) - 12) != 0
     }
 }
 
