@@ -29,10 +29,7 @@ impl<M: Machine> Ctx<'_, M> {
             if args[2] != 0 {
                 self.write(Gva(args[2]), &u32::from(result.is_ok()))?;
             }
-            return match result {
-                Ok(()) => Ok(0),
-                Err(error) => Err(self.refuse("mmu_update", error)),
-            };
+            return result.map(|()| 0);
         }
         self.mmu_update_batch(args, list, count, foreign)
     }
@@ -57,7 +54,7 @@ impl<M: Machine> Ctx<'_, M> {
                 }
             };
             if let Err(error) = result {
-                answer = Err(self.refuse("mmu_update", error));
+                answer = Err(error);
                 break;
             }
             done += 1;
@@ -73,21 +70,26 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     #[inline]
-    fn one_mmu_update(&self, owner: &Arc<Domain>, foreign: DomId, request: &MmuUpdate) -> Result<(), MmError> {
-        let kind = MmuUpdateType(low32(request.ptr & 3));
-        let at = Maddr(request.ptr & !3);
-        if kind == MmuUpdateType::MACHPHYS_UPDATE {
-            return self.hv.memory.set_machphys(at.mfn(), foreign, request.val);
-        }
+    fn one_mmu_update(&self, owner: &Arc<Domain>, foreign: DomId, request: &MmuUpdate) -> Result<(), Errno> {
+        // Entries are 8 bytes: what an address has below that is the command.
+        let kind = MmuUpdateType(low32(request.ptr & 7));
+        let at = Maddr(request.ptr & !7);
         let preserve = kind == MmuUpdateType::PT_UPDATE_PRESERVE_AD;
-        self.hv
-            .with_tables(owner, foreign, |mm, ctx| mm.update_entry(ctx, at.mfn(), at.page_offset() / 8, request.val, preserve))
+        let result = match kind {
+            MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_PRESERVE_AD | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => self
+                .hv
+                .with_tables(owner, foreign, |mm, ctx| mm.update_entry(ctx, at.mfn(), at.page_offset() / 8, request.val, preserve)),
+            MmuUpdateType::MACHPHYS_UPDATE => self.hv.memory.set_machphys(at.mfn(), foreign, request.val),
+            _ => return Err(Errno::ENOSYS),
+        };
+        result.map_err(|error| self.refuse("mmu_update", error))
     }
 
     /// The domain whose tables change and the one whose frames the entries may name, from the fourth argument.
     pub(super) fn table_domains(&self, argument: u32) -> Result<(Arc<Domain>, DomId), Errno> {
         let owner = match argument >> 16 {
             0 => self.domain.clone(),
+            n if DomId((n - 1) as u16) == DomId::SELF => return Err(Errno::ESRCH),
             n => self.target_domain((n - 1) as u16)?,
         };
         let foreign = self.foreign_domain(argument as u16)?;
@@ -98,7 +100,8 @@ impl<M: Machine> Ctx<'_, M> {
     pub(super) fn foreign_domain(&self, id: u16) -> Result<DomId, Errno> {
         match DomId(id) {
             DomId::SELF => Ok(self.domain.id),
-            id if id == self.domain.id => Ok(id),
+            // A domain is not foreign to itself.
+            id if id == self.domain.id => Err(Errno::ESRCH),
             DomId::IO => {
                 self.require_hardware()?;
                 Ok(DomId::IO)
