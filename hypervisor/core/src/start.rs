@@ -15,6 +15,10 @@ const VCPU_INFO_BYTES: u64 = 64;
 /// RFLAGS of a new vCPU: IF and the bit that is always set.
 const START_FLAGS: u64 = 1 << 9 | 1 << 1;
 
+/// Frames of an extent of the machine-to-phys table (2 MiB), and its entries, of 8 bytes.
+const FRAMES_PER_EXTENT: u64 = 512;
+const M2P_ENTRIES_PER_EXTENT: u64 = FRAMES_PER_EXTENT * 4096 / 8;
+
 /// How vCPU 0 of a domain that the hypervisor built starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
@@ -29,6 +33,16 @@ pub struct Start {
 }
 
 impl<M: Machine> Hypervisor<M> {
+    /// Lets privileged domains map the machine-to-phys table, for reading, as memory of [`DomId::XEN`]. Once, before any guest runs.
+    pub fn share_machphys(&self) {
+        for index in 0..self.machine.max_mfn().div_ceil(M2P_ENTRIES_PER_EXTENT) {
+            let Some(first) = self.machine.m2p_extent(index as usize) else { continue };
+            for n in 0..FRAMES_PER_EXTENT {
+                self.memory.share_forever(first.offset(n), DomId::XEN);
+            }
+        }
+    }
+
     /// Makes a domain with `nr_vcpus` vCPUs, none of them running. With `pinned`, vCPU n stays on CPU n (modulo the number of CPUs).
     pub fn create_domain(&self, id: DomId, privileges: Privileges, shared_info: SharedFrame, nr_vcpus: u32, pinned: bool) -> Option<Arc<Domain>> {
         let domain = Arc::new(Domain::new(id, privileges, shared_info, nr_vcpus));

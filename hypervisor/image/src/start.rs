@@ -65,6 +65,7 @@ pub fn start(info: BootInfo) -> ! {
     for (first, count) in memory::free_ranges() {
         hv.memory.add_range(first, count);
     }
+    hv.share_machphys();
     let cpus = smp::start_all();
     log!("{cpus} CPUs, TSC at {} MHz", MACHINE.tsc_khz() / 1000);
     dom0::build(hv, &options, kernel, initrd, info.screen, info.efi);
