@@ -22,6 +22,10 @@ enum Operation {
     Exchange,
     CompareExchange,
     ExchangeAdd,
+    Add(u64),
+    Subtract(u64),
+    /// Add this to the operand, and leave CF alone: `inc`, and `dec` with all ones.
+    Count(u64),
     And(u64),
     Or(u64),
     Xor(u64),
@@ -66,6 +70,10 @@ impl MemoryWrite {
             (Map::Primary, 0xc7) if insn.modrm >> 3 & 7 == 0 => (Operation::Store(imm), wide),
             (Map::Primary, 0x86) => (Operation::Exchange, 1),
             (Map::Primary, 0x87) => (Operation::Exchange, wide),
+            (Map::Primary, 0x00) => (Operation::Add(reg(1)), 1),
+            (Map::Primary, 0x01) => (Operation::Add(reg(wide)), wide),
+            (Map::Primary, 0x28) => (Operation::Subtract(reg(1)), 1),
+            (Map::Primary, 0x29) => (Operation::Subtract(reg(wide)), wide),
             (Map::Primary, 0x08) => (Operation::Or(reg(1)), 1),
             (Map::Primary, 0x09) => (Operation::Or(reg(wide)), wide),
             (Map::Primary, 0x20) => (Operation::And(reg(1)), 1),
@@ -74,12 +82,22 @@ impl MemoryWrite {
             (Map::Primary, 0x31) => (Operation::Xor(reg(wide)), wide),
             (Map::Primary, 0x80 | 0x81 | 0x83) => {
                 let operation = match insn.modrm >> 3 & 7 {
+                    0 => Operation::Add(imm),
                     1 => Operation::Or(imm),
                     4 => Operation::And(imm),
+                    5 => Operation::Subtract(imm),
                     6 => Operation::Xor(imm),
                     _ => return None,
                 };
                 (operation, if insn.opcode == 0x80 { 1 } else { wide })
+            }
+            (Map::Primary, 0xfe | 0xff) => {
+                let operation = match insn.modrm >> 3 & 7 {
+                    0 => Operation::Count(1),
+                    1 => Operation::Count(u64::MAX),
+                    _ => return None,
+                };
+                (operation, if insn.opcode == 0xfe { 1 } else { wide })
             }
             (Map::TwoByte, 0xb0) => (Operation::CompareExchange, 1),
             (Map::TwoByte, 0xb1) => (Operation::CompareExchange, wide),
@@ -127,6 +145,8 @@ impl MemoryWrite {
                 reg
             }
             Operation::ExchangeAdd => old.wrapping_add(reg) & m,
+            Operation::Add(value) | Operation::Count(value) => old.wrapping_add(value) & m,
+            Operation::Subtract(value) => old.wrapping_sub(value) & m,
             Operation::And(value) => old & value & m,
             Operation::Or(value) => (old | value) & m,
             Operation::Xor(value) => (old ^ value) & m,
@@ -150,9 +170,16 @@ impl MemoryWrite {
             }
             Operation::ExchangeAdd => {
                 let reg = read(frame, self.register, self.bytes, self.has_rex);
-                let overflow = (old ^ new) & (reg ^ new) & sign(self.bytes) != 0;
-                set_flags(frame, self.bytes, new, new < old, overflow);
+                set_flags(frame, self.bytes, new, new < old, add_overflow(self.bytes, old, reg));
                 write(frame, self.register, self.bytes, self.has_rex, old);
+            }
+            Operation::Add(value) => set_flags(frame, self.bytes, new, new < old, add_overflow(self.bytes, old, value)),
+            Operation::Subtract(value) => {
+                set_flags(frame, self.bytes, new, old < value & mask(self.bytes), sub_overflow(self.bytes, old, value));
+            }
+            Operation::Count(value) => {
+                let carry = frame.rflags & flag::CF != 0;
+                set_flags(frame, self.bytes, new, carry, add_overflow(self.bytes, old, value));
             }
             Operation::And(_) | Operation::Or(_) | Operation::Xor(_) => set_flags(frame, self.bytes, new, false, false),
             Operation::Bit { index, .. } => {
@@ -164,6 +191,11 @@ impl MemoryWrite {
 
 const fn sign(bytes: u8) -> u64 {
     1 << (bytes as u32 * 8 - 1)
+}
+
+fn add_overflow(bytes: u8, a: u64, b: u64) -> bool {
+    let result = a.wrapping_add(b);
+    (a ^ result) & (b ^ result) & sign(bytes) != 0
 }
 
 fn sub_overflow(bytes: u8, a: u64, b: u64) -> bool {
@@ -221,6 +253,24 @@ mod tests {
         assert_ne!(frame.rflags & flag::ZF, 0);
         assert_eq!(run(&bytes, &mut frame, 6), None);
         assert_eq!((frame.rflags & flag::ZF, frame.rax), (0, 6));
+    }
+
+    #[test]
+    fn arithmetic_sets_flags() {
+        let mut frame = GuestFrame { rflags: flag::CF, rdx: 1, ..GuestFrame::default() };
+        // incq (%rax) and decb (%rax) keep the carry.
+        assert_eq!(run(&[0x48, 0xff, 0x00], &mut frame, u64::MAX), Some(0));
+        assert_eq!(frame.rflags & flag::ALL, flag::CF | flag::PF | flag::ZF);
+        frame.rflags = 0;
+        assert_eq!(run(&[0xfe, 0x08], &mut frame, 0x80), Some(0x7f));
+        assert_eq!(frame.rflags & flag::ALL, flag::OF);
+        // add %rdx,(%rax); subq $1,(%rax); sub %edx,(%rax)
+        assert_eq!(run(&[0x48, 0x01, 0x10], &mut frame, i64::MAX as u64), Some(1 << 63));
+        assert_eq!(frame.rflags & (flag::OF | flag::SF | flag::CF), flag::OF | flag::SF);
+        assert_eq!(run(&[0x48, 0x83, 0x28, 0x01], &mut frame, 0), Some(u64::MAX));
+        assert_eq!(frame.rflags & (flag::CF | flag::SF | flag::OF), flag::CF | flag::SF);
+        assert_eq!(run(&[0x29, 0x10], &mut frame, 1), Some(0));
+        assert_eq!(frame.rflags & (flag::CF | flag::ZF), flag::ZF);
     }
 
     #[test]
