@@ -103,7 +103,6 @@ pub fn write(msr: u32) -> Write {
         number::GS_BASE => Write::ActiveGsBase,
         number::SHADOW_GS_BASE => Write::InactiveGsBase,
         number::EFER => Write::OnlyValue(PV_EFER),
-        number::PAT => Write::OnlyValue(PV_PAT),
         number::TSC_AUX => Write::TscAux,
         number::MISC_ENABLE | number::K8_HWCR | number::UCODE_REV => Write::Ignored,
         _ => Write::Refused,

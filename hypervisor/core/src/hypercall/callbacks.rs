@@ -138,8 +138,13 @@ impl<M: Machine> Ctx<'_, M> {
 
     /// `(register, value)`.
     pub(super) fn set_debugreg(&mut self, args: &Args) -> Answer {
-        let value = args[1];
-        let number = match super::low32(args[0]) {
+        self.load_debug_register(super::low32(args[0]), args[1])?;
+        Ok(0)
+    }
+
+    /// Checks a value for a debug register of the guest, and loads it.
+    pub(crate) fn load_debug_register(&mut self, register: u32, value: u64) -> Result<(), Errno> {
+        let number = match register {
             n @ 0..=3 => {
                 if !Gva(value).range_is_guest(8) || !Gva(value).is_canonical() {
                     return Err(Errno::EPERM);
@@ -151,7 +156,8 @@ impl<M: Machine> Ctx<'_, M> {
             _ => return Err(Errno::ENODEV),
         };
         let value = match number {
-            6 => value & 0xffff_ffff & !DR6_ZEROS | DR6_ONES,
+            6 | 7 if value >> 32 != 0 => return Err(Errno::EINVAL),
+            6 => value & !DR6_ZEROS | DR6_ONES,
             7 => self.checked_dr7(value)?,
             _ => value,
         };
@@ -167,12 +173,12 @@ impl<M: Machine> Ctx<'_, M> {
         if active || number >= 6 {
             self.machine().set_debug_register(number as usize, value);
         }
-        Ok(0)
+        Ok(())
     }
 
     /// I/O breakpoints and general detection would stop the hypervisor itself.
     fn checked_dr7(&self, value: u64) -> Result<u64, Errno> {
-        if value >> 32 != 0 || value & DR7_GENERAL_DETECT != 0 {
+        if value & DR7_GENERAL_DETECT != 0 {
             return Err(Errno::EPERM);
         }
         let io_breakpoint = (0..4).any(|i| value >> (2 * i) & 3 != 0 && value >> (16 + 4 * i) & 3 == 2);

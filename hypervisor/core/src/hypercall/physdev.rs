@@ -42,10 +42,10 @@ impl<M: Machine> Ctx<'_, M> {
             }
             PhysdevOp::SET_IOBITMAP => {
                 let request: SetIobitmap = self.read(argument)?;
-                if request.nr_ports > 65536 {
+                let address = Gva(request.bitmap.address());
+                if request.nr_ports > 65536 || !address.range_is_guest(request.nr_ports as usize) {
                     return Err(Errno::EINVAL);
                 }
-                let address = Gva(request.bitmap.address());
                 let used = request.nr_ports != 0 && !address.is_null();
                 self.state.io_bitmap = used.then_some(IoBitmap { address, nr_ports: request.nr_ports });
             }

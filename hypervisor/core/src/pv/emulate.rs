@@ -112,7 +112,7 @@ pub(super) fn privileged<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
             true
         }
         _ if !ctx.state.context.in_kernel => false,
-        (Map::TwoByte, 0x09 | 0x08) => {
+        (Map::TwoByte, 0x09) => {
             if ctx.domain.has_devices() {
                 ctx.machine().wbinvd();
             }
@@ -122,15 +122,29 @@ pub(super) fn privileged<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
         (Map::TwoByte, 0x20) => read_control(ctx, &insn),
         (Map::TwoByte, 0x22) => write_control(ctx, &insn),
         (Map::TwoByte, 0x21) => read_debug(ctx, &insn),
+        (Map::TwoByte, 0x23) => write_debug(ctx, &insn),
+        (Map::TwoByte, 0x31) => read_time_stamp(ctx),
         (Map::TwoByte, 0x30) => write_msr(ctx),
         (Map::TwoByte, 0x32) => read_msr(ctx),
         (Map::TwoByte, 0x01) if insn.modrm == 0xd1 => set_xcr(ctx),
+        (Map::TwoByte, 0x01) if insn.modrm == 0xf9 => {
+            ctx.frame.rcx = ctx.state.context.tsc_aux.into();
+            read_time_stamp(ctx)
+        }
         _ => false,
     };
     if done {
         advance(ctx, insn.length);
     }
     done
+}
+
+/// `rdtsc` and `rdtscp` fault where the guest has set CR4.TSD, which keeps them from its user mode only.
+fn read_time_stamp<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
+    let tsc = ctx.machine().tsc();
+    ctx.frame.rax = tsc & 0xffff_ffff;
+    ctx.frame.rdx = tsc >> 32;
+    true
 }
 
 fn set_task_switched<M: Machine>(ctx: &mut Ctx<'_, M>, set: bool) -> bool {
@@ -175,6 +189,12 @@ fn write_control<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {
         }
         _ => false,
     }
+}
+
+fn write_debug<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {
+    let Some(register) = insn.rm_register else { return false };
+    let value = registers::get(ctx.frame, register);
+    ctx.load_debug_register(insn.reg.into(), value).is_ok()
 }
 
 fn read_debug<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {
