@@ -59,6 +59,7 @@ impl<M: Machine> Ctx<'_, M> {
         let mfn = Mfn(op.arg1);
         let va = Gva(op.arg1);
         let mask = FlushTarget::Vcpus(Gva(op.arg2));
+        let bad_mask = |_| Errno::EINVAL;
         match op.cmd {
             MmuextCmd::NEW_BASEPTR => self.new_base_pointer(mfn),
             MmuextCmd::NEW_USER_BASEPTR => self.new_user_base_pointer(mfn),
@@ -72,8 +73,8 @@ impl<M: Machine> Ctx<'_, M> {
             }
             MmuextCmd::TLB_FLUSH_LOCAL => self.flush(FlushTarget::Local, FlushScope::All),
             MmuextCmd::INVLPG_LOCAL => self.flush(FlushTarget::Local, FlushScope::Page(va)),
-            MmuextCmd::TLB_FLUSH_MULTI => self.flush(mask, FlushScope::All),
-            MmuextCmd::INVLPG_MULTI => self.flush(mask, FlushScope::Page(va)),
+            MmuextCmd::TLB_FLUSH_MULTI => self.flush(mask, FlushScope::All).map_err(bad_mask),
+            MmuextCmd::INVLPG_MULTI => self.flush(mask, FlushScope::Page(va)).map_err(bad_mask),
             MmuextCmd::TLB_FLUSH_ALL => self.flush(FlushTarget::All, FlushScope::All),
             MmuextCmd::INVLPG_ALL => self.flush(FlushTarget::All, FlushScope::Page(va)),
             MmuextCmd::FLUSH_CACHE | MmuextCmd::FLUSH_CACHE_GLOBAL => {
@@ -110,7 +111,7 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     /// Switches the kernel's root, which is the one in use.
-    fn new_base_pointer(&mut self, mfn: Mfn) -> Result<(), Errno> {
+    pub(crate) fn new_base_pointer(&mut self, mfn: Mfn) -> Result<(), Errno> {
         if self.state.root.as_ref().is_some_and(|root| root.mfn() == mfn) {
             self.machine().load_root(mfn, true);
             return Ok(());

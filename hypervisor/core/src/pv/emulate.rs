@@ -3,13 +3,14 @@
 use super::flags;
 use crate::ctx::Ctx;
 use core::sync::atomic::Ordering::Relaxed;
+use oxen_abi::Errno;
 use oxen_emul::decode::{Map, Repeat, Segment};
 use oxen_emul::msr::{self, Read, Write};
 use oxen_emul::registers;
 use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES, cpuid};
 use oxen_hal::{Machine, PciAddress};
 use oxen_mm::HeldTable;
-use oxen_types::Gva;
+use oxen_types::{Gva, Maddr};
 
 /// CR0 as every PV guest sees it, without TS (Intel SDM vol. 3, "Control Registers"): PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
@@ -120,6 +121,7 @@ pub(super) fn privileged<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
         }
         (Map::TwoByte, 0x06) => set_task_switched(ctx, false),
         (Map::TwoByte, 0x20) => read_control(ctx, &insn),
+        (Map::TwoByte, 0x22) if insn.reg == 3 => return write_cr3(ctx, &insn),
         (Map::TwoByte, 0x22) => write_control(ctx, &insn),
         (Map::TwoByte, 0x21) => read_debug(ctx, &insn),
         (Map::TwoByte, 0x23) => write_debug(ctx, &insn),
@@ -147,7 +149,7 @@ fn read_time_stamp<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
     true
 }
 
-fn set_task_switched<M: Machine>(ctx: &mut Ctx<'_, M>, set: bool) -> bool {
+pub(super) fn set_task_switched<M: Machine>(ctx: &mut Ctx<'_, M>, set: bool) -> bool {
     ctx.state.context.task_switched = set;
     ctx.machine().set_task_switched(set);
     true
@@ -189,6 +191,18 @@ fn write_control<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {
         }
         _ => false,
     }
+}
+
+/// `mov` to CR3: the new kernel root. Where the work on its tables is not finished the guest comes back to the instruction.
+fn write_cr3<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {
+    let Some(register) = insn.rm_register else { return false };
+    let root = Maddr(registers::get(ctx.frame, register)).mfn();
+    match ctx.new_base_pointer(root) {
+        Ok(()) => advance(ctx, insn.length),
+        Err(Errno::ERESTART) => {}
+        Err(_) => return false,
+    }
+    true
 }
 
 fn write_debug<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {

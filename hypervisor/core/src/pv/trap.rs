@@ -11,6 +11,7 @@ const WITH_ERROR_CODE: u32 = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 
 const DEBUG: u8 = 1;
 const NMI: u8 = 2;
 const INVALID_OPCODE: u8 = 6;
+const NO_DEVICE: u8 = 7;
 const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
@@ -31,6 +32,11 @@ pub(crate) fn exception<M: Machine>(ctx: &mut Ctx<'_, M>, vector: u8) {
             let status = ctx.machine().debug_register(6);
             ctx.state.context.debug[6] = status;
             inject(ctx, vector, None);
+        }
+        NO_DEVICE => {
+            inject(ctx, vector, None);
+            // The guest's handler finds the flag clear: it loads its registers without asking for that first.
+            emulate::set_task_switched(ctx, false);
         }
         NMI => ctx.hv.nmi_from_guest(ctx.cpu),
         _ => {
