@@ -178,7 +178,8 @@ fn clocks() {
         STAGE[1..].iter().all(|stage| stage.load(Ordering::Acquire) == 3)
     });
     expect!("clocks.finished", finished, true);
-    value!("clocks.backwards", BACKWARDS.load(Ordering::Acquire));
+    // Not compared: how well an emulator's processors agree differs from run to run.
+    oxen_guests::say!("NOTE clocks.backwards: {} readings", BACKWARDS.load(Ordering::Acquire));
 }
 
 fn down_and_up() {
