@@ -185,6 +185,7 @@ macro_rules! stubs {
 }
 stubs!();
 
+// SAFETY: the assembly above defines the functions with these signatures.
 unsafe extern "C" {
     fn guest_enter(frame: *const Frame, kept_rsp: *mut u64);
     fn guest_leave(kept_rsp: u64) -> !;

@@ -54,6 +54,7 @@ struct Privcmd {
 }
 
 impl Transport for Privcmd {
+    // SAFETY: what the arguments must be is the trait's condition, passed on to the caller.
     unsafe fn hypercall(&self, op: Hypercall, args: [u64; 5]) -> io::Result<u32> {
         let mut argument = PrivcmdHypercall {
             op: u64::from(op.raw()),

@@ -24,6 +24,7 @@ global_asm!(
     ".popsection",
 );
 
+// SAFETY: the assembly above defines the symbol with this size.
 unsafe extern "C" {
     static guest_hypercall_page: [[u8; 32]; 128];
 }

@@ -45,6 +45,7 @@ unsafe impl GlobalAlloc for LockedHeap {
         }
     }
 
+    // SAFETY: the caller's promise is that of `GlobalAlloc::dealloc`.
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         let Some(block) = NonNull::new(block) else { return };
         let mut parts = self.0.lock();

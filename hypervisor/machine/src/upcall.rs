@@ -5,6 +5,7 @@ use oxen_hal::GuestFrame;
 use oxen_types::CpuId;
 
 // The binary defines each of these with `#[unsafe(no_mangle)]` and the same signature.
+// SAFETY: the link fails unless the binary defines them; the signatures are the contract stated in the line above.
 unsafe extern "Rust" {
     /// Takes what the machine itself needs from the hypervisor's command line. Called first of all: no heap, nothing printed yet, and a panic would not be seen.
     pub safe fn oxen_early_options(command_line: &str) -> EarlyOptions;

@@ -10,6 +10,7 @@ use oxen_types::CpuId;
 
 core::arch::global_asm!(include_str!("guest.s"));
 
+// SAFETY: the guest's assembly defines the symbols; only their addresses and bytes are used.
 unsafe extern "C" {
     static guest_program: [u8; 0];
     static guest_program_end: [u8; 0];

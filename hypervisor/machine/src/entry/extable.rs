@@ -27,6 +27,7 @@ macro_rules! ex_table {
 }
 pub(crate) use ex_table;
 
+// SAFETY: the linker script defines both symbols, around records of this type.
 unsafe extern "C" {
     static exception_table_start: [Fixup; 0];
     static exception_table_end: [Fixup; 0];

@@ -33,6 +33,7 @@ struct Site {
     last_byte: u64,
 }
 
+// SAFETY: the linker script defines both symbols, around records of this type.
 unsafe extern "C" {
     static smap_sites_start: [Site; 0];
     static smap_sites_end: [Site; 0];

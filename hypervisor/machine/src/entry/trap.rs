@@ -7,6 +7,7 @@ use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_hal::GuestFrame;
 
+// SAFETY: the entry code defines the symbols; only their addresses are used.
 unsafe extern "C" {
     static oxen_vectors: [u8; 0];
     static oxen_syscall_stub: [u8; 0];

@@ -6,6 +6,7 @@ use oxen_types::{Maddr, Mfn, PAGE_SIZE};
 #[cfg(target_os = "none")]
 core::arch::global_asm!(include_str!("trampoline.s"), options(att_syntax));
 
+// SAFETY: the trampoline's assembly defines the symbols.
 #[cfg(target_os = "none")]
 unsafe extern "C" {
     static oxen_trampoline: u8;
