@@ -1,7 +1,7 @@
 //! Domains.
 
 use crate::event::EventTable;
-use crate::grant::GrantTable;
+use crate::grant::{GrantTable, MapTrack};
 use crate::vcpu::Vcpu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -42,6 +42,8 @@ pub struct Domain {
     pub events: SpinLock<EventTable, { level::EVENT }>,
     /// Grants.
     pub grants: SpinLock<GrantTable, { level::GRANT }>,
+    /// Grants of others, and of its own, that it has mapped. Never held together with a grant table.
+    pub maptrack: SpinLock<MapTrack, { level::GRANT }>,
     /// Held while page tables of the domain change.
     pub page_tables: SpinLock<PageTables, { level::PAGE_TABLES }>,
     /// Frames of the FIFO event ABI.
@@ -83,6 +85,7 @@ impl Domain {
             shared_info,
             events: SpinLock::new(EventTable::new(shared_mfn, max_vcpus)),
             grants: SpinLock::new(GrantTable::default()),
+            maptrack: SpinLock::new(MapTrack::new()),
             page_tables: SpinLock::new(PageTables::new()),
             event_frames: SpinLock::new(Vec::new()),
             dirty_cpus: CpuSet::new(),
