@@ -36,6 +36,7 @@ pub mod errno;
 pub mod event_channel;
 pub mod features;
 pub mod grant_table;
+pub mod hypercall_page;
 pub mod hvm;
 pub mod io;
 pub mod mca;

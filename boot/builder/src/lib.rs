@@ -27,12 +27,11 @@ extern crate std;
 
 mod build;
 mod error;
-mod hypercall_page;
 mod plan;
 mod tables;
 
 pub use build::{Built, GuestMemory, build, load_initrd, load_kernel};
 pub use error::PlanError;
-pub use hypercall_page::pv_hypercall_page;
+pub use oxen_abi::hypercall_page::pv_hypercall_page;
 pub use plan::{Initrd, P2m, PfnRange, Plan, PlanInput, Role};
 pub use tables::{TableFrames, TableLevel};

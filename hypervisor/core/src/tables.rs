@@ -26,7 +26,7 @@ pub(crate) struct Mmio<'a, M> {
 
 impl<M: Frames + Platform + CpuOps> MmioPolicy for Mmio<'_, M> {
     fn mmio_access(&self, mfn: Mfn) -> MmioAccess {
-        if !self.allowed || beyond_machine(self.machine, mfn) {
+        if !self.allowed || mfn == LOCAL_APIC || beyond_machine(self.machine, mfn) || is_hypertransport(self.machine, mfn) {
             MmioAccess::Refused
         } else if self.machine.is_hypervisor_mmio(mfn) {
             MmioAccess::ReadOnly
@@ -34,6 +34,17 @@ impl<M: Frames + Platform + CpuOps> MmioPolicy for Mmio<'_, M> {
             MmioAccess::ReadWrite
         }
     }
+}
+
+/// The frame of the local APICs' registers.
+const LOCAL_APIC: Mfn = Mfn(0xfee0_0000 >> 12);
+
+/// Whether the address belongs to the HyperTransport range, in which AMD processors have no memory (AMD BKDG, "HyperTransport Technology
+/// Configuration and Mapping": 0xfd_0000_0000 to 0xff_ffff_ffff).
+fn is_hypertransport<M: CpuOps>(machine: &M, mfn: Mfn) -> bool {
+    let amd = u32::from_le_bytes(*b"Auth");
+    let hygon = u32::from_le_bytes(*b"Hygo");
+    (0xfd_0000_0000 >> 12..1 << (40 - 12)).contains(&mfn.0) && [amd, hygon].contains(&machine.cpuid(0, 0)[1])
 }
 
 /// Whether the processor has no such machine address.

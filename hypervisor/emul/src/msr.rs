@@ -14,6 +14,8 @@ pub mod number {
     pub const MISC_ENABLE: u32 = 0x1a0;
     pub const PAT: u32 = 0x277;
     pub const PERF_CAPABILITIES: u32 = 0x345;
+    /// Public header `arch-x86/cpuid.h`, leaf base + 2: writing an address places the hypercall page there.
+    pub const HYPERCALL_PAGE: u32 = 0x4000_0000;
     pub const EFER: u32 = 0xc000_0080;
     pub const FS_BASE: u32 = 0xc000_0100;
     pub const GS_BASE: u32 = 0xc000_0101;
@@ -65,6 +67,8 @@ pub enum Write {
     ActiveGsBase,
     /// Sets the inactive GS base.
     InactiveGsBase,
+    /// Fills a page of the guest's with hypercall stubs.
+    HypercallPage,
     /// Sets TSC_AUX.
     TscAux,
     /// Nothing, silently.
@@ -87,7 +91,7 @@ pub fn read(msr: u32, boot_vcpu: bool) -> Read {
         number::APIC_BASE => Read::Value(PV_APIC_BASE | if boot_vcpu { APIC_BASE_BSP } else { 0 }),
         number::TSC_AUX => Read::TscAux,
         number::TSC | number::UCODE_REV | number::MISC_ENABLE => Read::Machine,
-        number::PERF_CAPABILITIES | number::MCG_CAP | number::MCG_STATUS | number::K8_HWCR => Read::Value(0),
+        number::HYPERCALL_PAGE | number::PERF_CAPABILITIES | number::MCG_CAP | number::MCG_STATUS | number::K8_HWCR => Read::Value(0),
         number::K8_SYSCFG | number::K8_TOP_MEM1 | number::K8_TOP_MEM2 => Read::MachineForHardwareDomain,
         // LFENCE serialises.
         number::AMD64_DE_CFG => Read::Value(2),
@@ -102,6 +106,7 @@ pub fn write(msr: u32) -> Write {
         number::FS_BASE => Write::FsBase,
         number::GS_BASE => Write::ActiveGsBase,
         number::SHADOW_GS_BASE => Write::InactiveGsBase,
+        number::HYPERCALL_PAGE => Write::HypercallPage,
         number::EFER => Write::OnlyValue(PV_EFER),
         number::TSC_AUX => Write::TscAux,
         number::MISC_ENABLE | number::K8_HWCR | number::UCODE_REV => Write::Ignored,

@@ -138,7 +138,7 @@ impl VcpuContext {
             in_kernel: true,
             task_switched: false,
             cr4: 0,
-            xcr0: 1,
+            xcr0: 3,
             debug,
             tsc_aux: 0,
             fpu: FpuArea::new(fpu_bytes),

@@ -194,7 +194,7 @@ impl<M: Machine> Ctx<'_, M> {
             n @ 0..=3 => n as usize,
             4 | 6 => 6,
             5 | 7 => 7,
-            _ => return Err(Errno::EINVAL),
+            _ => return Err(Errno::ENODEV),
         };
         let value = self.state.context.debug.get(number).copied().ok_or(Errno::EINVAL)?;
         Ok(value as i64)

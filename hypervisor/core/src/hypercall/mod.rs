@@ -62,6 +62,9 @@ impl<M: Machine> Ctx<'_, M> {
             return;
         }
         self.frame.rax = to_rax(answer);
+        if self.frame.rflags & pv::flags::TF != 0 {
+            pv::stepped_over_hypercall(self);
+        }
     }
 
     /// Makes the guest issue the call again, with the arguments as the handler left them.

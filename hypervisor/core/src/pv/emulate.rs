@@ -3,6 +3,7 @@
 use super::flags;
 use crate::ctx::Ctx;
 use core::sync::atomic::Ordering::Relaxed;
+use oxen_abi::hypercall_page::pv_hypercall_page;
 use oxen_abi::Errno;
 use oxen_emul::decode::{Map, Repeat, Segment};
 use oxen_emul::msr::{self, Read, Write};
@@ -10,7 +11,7 @@ use oxen_emul::registers;
 use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES, cpuid};
 use oxen_hal::{Machine, PciAddress};
 use oxen_mm::HeldTable;
-use oxen_types::{Gva, Maddr};
+use oxen_types::{Gva, Maddr, Mfn};
 
 /// CR0 as every PV guest sees it, without TS (Intel SDM vol. 3, "Control Registers"): PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
@@ -257,6 +258,7 @@ fn write_msr<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
         Write::FsBase if canonical => machine.set_fs_base(value),
         Write::ActiveGsBase if canonical => machine.set_gs_base(value),
         Write::InactiveGsBase if canonical => machine.set_inactive_gs_base(value),
+        Write::HypercallPage if fill_hypercall_page(ctx, value) => {}
         Write::TscAux if value >> 32 == 0 => {
             ctx.state.context.tsc_aux = value as u32;
             return machine.wrmsr(number, value);
@@ -269,6 +271,18 @@ fn write_msr<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
         }
     }
     true
+}
+
+/// Places the page of hypercall stubs: frame number in the upper bits, index of the page (there is one) in the lower twelve.
+fn fill_hypercall_page<M: Machine>(ctx: &Ctx<'_, M>, value: u64) -> bool {
+    let frame = ctx.hv.memory.get_writable(Mfn(value >> 12), ctx.domain.id, &ctx.domain.dirty_cpus);
+    match frame {
+        Ok(frame) if value & 0xfff == 0 => {
+            ctx.machine().write_bytes(frame.mfn(), 0, &pv_hypercall_page());
+            true
+        }
+        _ => false,
+    }
 }
 
 /// `xsetbv`: the components that are enabled must exist, x87 among them, and AVX needs SSE.

@@ -46,6 +46,16 @@ pub(crate) fn exception<M: Machine>(ctx: &mut Ctx<'_, M>, vector: u8) {
     }
 }
 
+/// A guest that single-steps has completed a hypercall, which is one instruction to it: the trap comes before the next one.
+#[cold]
+pub(crate) fn stepped_over_hypercall<M: Machine>(ctx: &mut Ctx<'_, M>) {
+    /// DR6: the trap comes from single-stepping.
+    const SINGLE_STEP: u64 = 1 << 14;
+    ctx.state.context.debug[6] |= SINGLE_STEP;
+    ctx.machine().set_debug_register(6, ctx.state.context.debug[6]);
+    inject(ctx, DEBUG, None);
+}
+
 fn has_error_code(vector: u8) -> bool {
     vector < 32 && WITH_ERROR_CODE >> vector & 1 != 0
 }
