@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_needs_its_reason() {
+    fn every_unsafe_needs_its_reason() {
         assert_eq!(safety_comments(&source("a.rs", concat!("let x = un", "safe { f() };"))).len(), 1);
         assert_eq!(safety_comments(&source("a.rs", "// SAFETY: f is fine.\nlet x = unsafe { f() };")).len(), 0);
         assert_eq!(safety_comments(&source("a.rs", concat!("#[un", "safe(no_mangle)]\n// un", "safe in words\nlet s = \"un", "safe { }\";"))).len(), 0);

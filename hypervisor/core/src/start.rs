@@ -64,6 +64,8 @@ impl<M: Machine> Hypervisor<M> {
             domain.add_vcpu(Arc::new(vcpu)).ok()?;
         }
         self.domains.insert(domain.clone()).ok()?;
+        // Its first frame is there from the start.
+        domain.grants.lock().grow(&self.memory, id, 1).ok()?;
         self.update_wall_clock(&domain);
         Some(domain)
     }
