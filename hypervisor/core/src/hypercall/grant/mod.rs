@@ -112,13 +112,15 @@ impl<M: Machine> Ctx<'_, M> {
             }
             GrantTableOp::SET_VERSION => {
                 let mut request: SetVersion = self.read(array)?;
-                match request.version {
-                    1 => {}
-                    2 => return Err(Errno::ENOSYS),
-                    _ => return Err(Errno::EINVAL),
-                }
+                let answer = match request.version {
+                    1 => Ok(0),
+                    2 => Err(Errno::ENOSYS),
+                    _ => Err(Errno::EINVAL),
+                };
+                // The version in force is told in any case.
                 request.version = 1;
                 self.write(array, &request)?;
+                return answer;
             }
             GrantTableOp::GET_VERSION => {
                 let mut request: GetVersion = self.read(array)?;
