@@ -95,7 +95,8 @@ impl<M: Machine> Ctx<'_, M> {
         if target.is_up() {
             return Err(Errno::EEXIST);
         }
-        let mut state = target.state.take();
+        // A sibling may have taken it down a moment ago, and its processor still has the state: the call is made again.
+        let mut state = target.state.try_take().ok_or(Errno::ERESTART)?;
         if state.initialised {
             return Err(Errno::EEXIST);
         }
@@ -106,7 +107,7 @@ impl<M: Machine> Ctx<'_, M> {
         if own {
             return Ok(());
         }
-        let initialised = target.is_up() || target.state.take().initialised;
+        let initialised = target.is_up() || target.state.try_take().ok_or(Errno::ERESTART)?.initialised;
         if !initialised {
             return Err(Errno::EINVAL);
         }
