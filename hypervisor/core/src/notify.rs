@@ -36,7 +36,8 @@ impl<M: Machine> Hypervisor<M> {
     /// Sets a vCPU's upcall-pending flag and makes it notice.
     pub fn mark_upcall(&self, vcpu: &Arc<Vcpu>) {
         let Some(info) = vcpu.info() else { return };
-        if info.set_upcall_pending(self.machine) && !info.upcall_masked(self.machine) {
+        // The mask is not asked: a guest may be clearing it at this moment, after its last look at the pending flag.
+        if info.set_upcall_pending(self.machine) {
             self.kick_upcall(vcpu);
         }
     }
