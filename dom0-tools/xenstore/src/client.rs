@@ -7,8 +7,8 @@ mod transaction;
 use crate::error::{Cause, Error, Result};
 use crate::wire;
 use connection::{Connection, Place};
-use oxen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XsType};
 use oxen_abi::Errno;
+use oxen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XsType};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -223,7 +223,9 @@ impl Shared {
     fn queued_event(&self) -> Result<Option<Event>> {
         let mut state = self.lock();
         let state = &mut *state;
-        if state.events.is_empty() && let Err(error) = state.connection.take_events(&mut state.events) {
+        if state.events.is_empty()
+            && let Err(error) = state.connection.take_events(&mut state.events)
+        {
             self.reconnect(state, "watch_event", error)?;
         }
         let payload = state.events.pop_front();
