@@ -24,8 +24,10 @@ pub enum Boots {
     Distributed(Flavour),
     /// The ELF kernel that the stock boot file holds compressed.
     Elf,
-    /// The stock kernel with Debian's own Xen tools in the initramfs.
+    /// The stock kernel with Debian's own Xen tools and a guest to create in the initramfs.
     DebianTools,
+    /// The stock kernel with a guest to create in the initramfs.
+    Guest,
 }
 
 /// A boot of stock Linux as dom0. Disks and cards are created for it; the disks' file systems are checked afterwards.

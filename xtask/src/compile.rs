@@ -14,9 +14,6 @@ use crate::setup;
 use crate::toolchain::{BARE_TARGET, BareToolchain, INHERITED};
 use crate::workspace::{Workspace, copy_if_changed, write_if_changed};
 
-/// Packages whose programs run in dom0, linked statically.
-const DOM0_PACKAGES: &[&str] = &["oxen-xm"];
-
 /// The target of the static dom0 programs.
 const DOM0_TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -69,27 +66,29 @@ pub fn guests(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     Ok(guests)
 }
 
-/// Builds the static dom0 programs into `target/dist/bin/` and returns that directory.
-pub fn dom0_programs(ws: &Workspace) -> Result<PathBuf> {
-    let dir = ws.dist.join("bin");
-    for package in DOM0_PACKAGES {
-        static_programs(ws, package, &dir)?;
-    }
-    Ok(dir)
+/// Builds the static dom0 programs, all that `dom0-tools/` has, into `target/dist/bin/` and returns their paths.
+pub fn dom0_programs(ws: &Workspace) -> Result<Vec<PathBuf>> {
+    let tools = ws.root.join("dom0-tools");
+    let packages = Packages::load(ws)?;
+    let with_programs = packages.iter().filter(|package| package.dir.starts_with(&tools) && !package.binaries.is_empty());
+    let names: Vec<&str> = with_programs.map(|package| package.name.as_str()).collect();
+    static_programs(ws, &names, &ws.dist.join("bin"))
 }
 
-/// Builds the programs of one package statically for Linux into `dir`; returns their paths.
-pub fn static_programs(ws: &Workspace, package: &str, dir: &Path) -> Result<Vec<PathBuf>> {
+/// Builds the programs of packages statically for Linux into `dir`; returns their paths.
+pub fn static_programs(ws: &Workspace, packages: &[&str], dir: &Path) -> Result<Vec<PathBuf>> {
     setup::compile_tools(ws)?;
-    let title = format!("Building {package}");
+    let title = format!("Building {}", packages.join(", "));
     Tool::new(ws, "cargo", &title)
-        .args(["build", "--release", "--target", DOM0_TARGET, "--package", package, "--bins"])
+        .args(["build", "--release", "--target", DOM0_TARGET, "--bins"])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
         .without_env(INHERITED)
         .env("CARGO_TARGET_DIR", ws.target.join("tools"))
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static\x1f-Cstrip=symbols")
         .run()?;
     let mut files = Vec::new();
-    for name in Packages::load(ws)?.binaries(package) {
+    let all = Packages::load(ws)?;
+    for name in packages.iter().flat_map(|package| all.binaries(package)) {
         let file = dir.join(&name);
         copy_if_changed(&ws.target.join("tools").join(DOM0_TARGET).join("release").join(&name), &file)?;
         files.push(file);

@@ -1,21 +1,16 @@
 //! The dom0 image: a kernel as Debian ships it and an initramfs made from Debian's packages, our programs and the files
 //! in `boot/dom0/`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
 use crate::compile;
-use crate::cpio::Archive;
 use crate::debian_tools;
 use crate::debs;
-use crate::kmod::Modules;
-use crate::ui;
-use crate::workspace::{Key, Workspace, write_if_changed};
-
-/// Raise when the layout of the initramfs changes.
-const RECIPE: u32 = 1;
+use crate::domu;
+use crate::initramfs::{Member, Recipe, files_in, name_of};
+use crate::workspace::Workspace;
 
 /// Names another kernel than Debian's.
 pub const KERNEL_VARIABLE: &str = "OXEN_DOM0_KERNEL";
@@ -75,50 +70,58 @@ pub fn default_image(ws: &Workspace, overrides: &Overrides) -> Result<Image> {
     if let Some(kernel) = &overrides.dom0_kernel {
         return Ok(Image { kernel: kernel.clone(), initrd: overrides.dom0_initrd.clone() });
     }
-    let image = image(ws, Flavour::Stock)?.context("Debian's archive has no linux-image-amd64")?;
+    let image = image_with_guest(ws)?.context("Debian's archive has no linux-image-amd64")?;
     Ok(Image { initrd: overrides.dom0_initrd.clone().or(image.initrd), ..image })
 }
 
 /// The image of one flavour with the programs of `dom0-tools/`; `None` when the configured archive does not have it.
 pub fn image(ws: &Workspace, flavour: Flavour) -> Result<Option<Image>> {
-    let Some(kernel) = kernel(ws, flavour)? else { return Ok(None) };
-    let initrd = initramfs(ws, &kernel, &own_programs(ws)?)?;
-    Ok(Some(Image { kernel: kernel.bzimage, initrd: Some(initrd) }))
+    image_with(ws, flavour, own_programs(ws)?)
 }
 
-/// The stock image with our tools and Debian's own `xl` and xenstored.
+/// The stock image with our tools and Debian's own `xl` and xenstored, and a guest to create.
 pub fn image_with_xl(ws: &Workspace) -> Result<Option<Image>> {
-    let Some(kernel) = kernel(ws, Flavour::Stock)? else { return Ok(None) };
     let mut extras = own_programs(ws)?;
-    extras.extend(debian_tools::files(ws)?);
-    let initrd = initramfs(ws, &kernel, &extras)?;
-    Ok(Some(Image { kernel: kernel.bzimage, initrd: Some(initrd) }))
+    extras.extend(debian_tools::files(ws)?.into_iter().map(|(place, file)| Member::program(place, file)));
+    extras.extend(domu::members(ws)?.unwrap_or_default());
+    image_with(ws, Flavour::Stock, extras)
 }
 
-/// The static programs of `dom0-tools/` and where they go.
-fn own_programs(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
-    Ok(as_programs(files_in(&compile::dom0_programs(ws)?)?))
-}
-
-fn as_programs(files: Vec<PathBuf>) -> Vec<(String, PathBuf)> {
-    files.into_iter().map(|file| (format!("usr/sbin/{}", name_of(&file)), file)).collect()
+/// The stock image with our tools and a guest to create.
+pub fn image_with_guest(ws: &Workspace) -> Result<Option<Image>> {
+    let mut extras = own_programs(ws)?;
+    extras.extend(domu::members(ws)?.unwrap_or_default());
+    image_with(ws, Flavour::Stock, extras)
 }
 
 /// The stock image with the micro-benchmarks.
 pub fn image_with_bench(ws: &Workspace) -> Result<Option<Image>> {
-    let Some(kernel) = kernel(ws, Flavour::Stock)? else { return Ok(None) };
-    let programs = compile::static_programs(ws, "oxen-bench", &ws.target.join("bench-programs"))?;
-    let initrd = initramfs(ws, &kernel, &as_programs(programs))?;
+    image_with(ws, Flavour::Stock, as_programs(compile::static_programs(ws, &["oxen-bench"], &ws.target.join("bench-programs"))?))
+}
+
+fn image_with(ws: &Workspace, flavour: Flavour, extras: Vec<Member>) -> Result<Option<Image>> {
+    let Some(kernel) = kernel(ws, flavour)? else { return Ok(None) };
+    let initrd = initramfs(ws, &kernel, extras)?;
     Ok(Some(Image { kernel: kernel.bzimage, initrd: Some(initrd) }))
+}
+
+/// The static programs of `dom0-tools/` and where they go.
+fn own_programs(ws: &Workspace) -> Result<Vec<Member>> {
+    Ok(as_programs(compile::dom0_programs(ws)?))
+}
+
+fn as_programs(files: Vec<PathBuf>) -> Vec<Member> {
+    files.into_iter().map(|file| Member::program(format!("usr/sbin/{}", name_of(&file)), file)).collect()
 }
 
 /// An unpacked kernel package.
 pub struct Kernel {
     /// `6.1.0-56-amd64`.
-    release: String,
+    pub release: String,
     /// The boot file.
     pub bzimage: PathBuf,
-    modules: PathBuf,
+    /// Its directory of modules.
+    pub modules: PathBuf,
 }
 
 /// Fetches a kernel.
@@ -161,85 +164,15 @@ pub fn kernel(ws: &Workspace, flavour: Flavour) -> Result<Option<Kernel>> {
     Ok(Some(Kernel { release, bzimage, modules }))
 }
 
-/// Assembles the initramfs of a kernel with extra programs, each with its place; once for each content.
-fn initramfs(ws: &Workspace, kernel: &Kernel, extras: &[(String, PathBuf)]) -> Result<PathBuf> {
-    let recipe = ws.root.join("boot/dom0");
-    let mut own = files_in(&recipe)?;
-    own.extend(files_in(&recipe.join("tests"))?);
-    let mut key = Key::new("initramfs", RECIPE).value(&kernel.release);
-    for file in &own {
-        key = key.value(file).file(file)?;
-    }
-    for (place, file) in extras {
-        key = key.value(place).file(file)?;
-    }
-    let path = ws.cache.join("initrd").join(format!("{}-{}.gz", kernel.release, key.finish()));
-    if path.exists() {
-        return Ok(path);
-    }
-    let busybox = debs::unpack(ws, "busybox-static", &[])?;
-    let busybox = ["bin/busybox", "usr/bin/busybox"].iter().map(|file| busybox.join(file)).find(|file| file.exists()).context("busybox-static has no busybox")?;
-    ui::step(&format!("Assembling dom0's initramfs for {}", kernel.release), || {
-        let mut archive = Archive::default();
-        base_files(&mut archive, &recipe, &busybox)?;
-        for (place, file) in extras {
-            archive.file(place, 0o755, &fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
-        }
-        add_modules(ws, &mut archive, &recipe, kernel)?;
-        write_if_changed(&path, &compile::gzip(&archive.finish())?)
-    })?;
-    Ok(path)
-}
-
-fn base_files(archive: &mut Archive, recipe: &Path, busybox: &Path) -> Result<()> {
-    for dir in ["proc", "sys", "dev", "run", "tmp", "mnt", "root", "usr/bin"] {
-        archive.directory(dir);
-    }
-    // The kernel opens the console before `init` can mount devtmpfs.
-    archive.char_device("dev/console", 5, 1);
-    archive.char_device("dev/null", 1, 3);
-    archive.file("bin/busybox", 0o755, &fs::read(busybox)?);
-    archive.link("bin/sh", "busybox");
-    archive.file("init", 0o755, &fs::read(recipe.join("init"))?);
-    archive.file("etc/udhcpc.sh", 0o755, &fs::read(recipe.join("udhcpc.sh"))?);
-    archive.file("etc/poweroff", 0o755, &fs::read(recipe.join("poweroff"))?);
-    archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
-    archive.file("etc/group", 0o644, b"root:x:0:\n");
-    archive.file("etc/hostname", 0o644, b"dom0\n");
-    for test in files_in(&recipe.join("tests"))? {
-        archive.file(&format!("tests/{}", name_of(&test)), 0o644, &fs::read(&test)?);
-    }
-    Ok(())
-}
-
-/// Adds the modules of every group in `boot/dom0/modules` and one list per group in loading order.
-fn add_modules(ws: &Workspace, archive: &mut Archive, recipe: &Path, kernel: &Kernel) -> Result<()> {
-    let modules = Modules::scan(&kernel.modules)?;
-    let mut added = std::collections::BTreeSet::new();
-    for line in fs::read_to_string(recipe.join("modules"))?.lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_whitespace();
-        let Some(group) = words.next() else { continue };
-        let wanted: Vec<&str> = words.collect();
-        let order = modules.resolve(ws, &wanted)?;
-        let names: Vec<&str> = order.iter().map(|module| module.name.as_str()).collect();
-        archive.file(&format!("lib/modules/{group}.order"), 0o644, (names.join("\n") + "\n").as_bytes());
-        for module in &order {
-            if added.insert(module.name.clone()) {
-                archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, &module.content);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The plain files of a directory, in name order.
-fn files_in(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-    files.sort();
-    Ok(files)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// Assembles the initramfs of a kernel with more files than every dom0 has.
+fn initramfs(ws: &Workspace, kernel: &Kernel, extras: Vec<Member>) -> Result<PathBuf> {
+    let folder = ws.root.join("boot/dom0");
+    let mut members = vec![
+        Member::program("init", folder.join("init")),
+        Member::program("etc/udhcpc.sh", folder.join("udhcpc.sh")),
+        Member::program("etc/poweroff", folder.join("poweroff")),
+    ];
+    members.extend(files_in(&folder.join("tests"))?.into_iter().map(|test| Member::data(format!("tests/{}", name_of(&test)), test)));
+    members.extend(extras);
+    Recipe { name: "dom0", release: &kernel.release, modules: &kernel.modules, groups: folder.join("modules"), members }.assemble(ws)
 }

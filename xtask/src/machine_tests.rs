@@ -115,6 +115,7 @@ fn dom0_image(ws: &Workspace, boots: Boots) -> Result<Option<Image>> {
     match boots {
         Boots::Distributed(flavour) => dom0::image(ws, flavour),
         Boots::DebianTools => dom0::image_with_xl(ws),
+        Boots::Guest => dom0::image_with_guest(ws),
         Boots::Elf => match dom0::image(ws, Flavour::Stock)? {
             Some(image) => Ok(Some(Image { kernel: bad_kernels::inner_elf(ws, &image.kernel)?, ..image })),
             None => Ok(None),
