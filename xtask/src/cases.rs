@@ -94,7 +94,6 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "pc-uefi-1cpu", tests: &["boot", "net"], board: Pc, firmware: Uefi, seconds: 500, ..DOM0 },
         Dom0Case { name: "q35-nomsi-1cpu", tests: DEVICES, cmdline: "pci=nomsi oxen.irq=line", ..DOM0 },
         Dom0Case { name: "pc-nomsi-2cpu", tests: DEVICES, board: Pc, cpus: 2, cmdline: "pci=nomsi oxen.irq=line", seconds: 500, ..DOM0 },
-        Dom0Case { name: "kernel-rt", boots: Boots::Distributed(Flavour::Realtime), tests: &["boot", "time", "process", "net"], cpus: 2, on: &[Kind::Xen], seconds: 600, ..DOM0 },
         Dom0Case { name: "kernel-6.12", boots: Boots::Distributed(Flavour::Newer), tests: &["boot", "time", "process", "net"], cpus: 2, seconds: 600, ..DOM0 },
         Dom0Case { name: "kernel-elf", boots: Boots::Elf, tests: &["boot"], ..DOM0 },
         Dom0Case { name: "small-memory", options: "dom0_mem=192M", tests: &["boot", "process"], ..DOM0 },

@@ -22,8 +22,6 @@ pub const INITRD_VARIABLE: &str = "OXEN_DOM0_INITRD";
 pub enum Flavour {
     /// Debian 12's kernel, 6.1.
     Stock,
-    /// The same version built for real time.
-    Realtime,
     /// The newer version that Debian 12's archive also has, 6.12.
     Newer,
 }
@@ -33,7 +31,6 @@ impl Flavour {
     pub fn meta_package(self) -> &'static str {
         match self {
             Self::Stock => "linux-image-amd64",
-            Self::Realtime => "linux-image-rt-amd64",
             Self::Newer => "linux-image-6.12-amd64",
         }
     }
