@@ -56,6 +56,8 @@ impl<M: Machine> Hypervisor<M> {
                 state: &mut running.state,
                 frame,
             };
+            // The entry code may have changed the mode by itself.
+            ctx.state.context.in_kernel = self.machine.guest_in_kernel();
             ctx.handle_entry();
             if ctx.finish() {
                 return;
@@ -181,6 +183,7 @@ impl<M: Machine> Hypervisor<M> {
         }
         let selectors_fine = self.machine.load_context(&state.context, frame);
         let mut running = Running { vcpu, domain, state };
+        running.state.fast_paths_stale = true;
         self.update_guest_time(&mut running);
         if !selectors_fine {
             let Running { vcpu, domain, state } = &mut running;
@@ -233,6 +236,9 @@ impl<M: Machine> Ctx<'_, M> {
         }
         if self.vcpu.nmi_pending.load(Relaxed) && !self.state.nmi_masked {
             pv::deliver_nmi(self);
+        }
+        if self.state.fast_paths_stale {
+            self.refresh_fast_paths();
         }
         if let Some(info) = self.vcpu.info()
             && info.upcall_deliverable(self.machine())

@@ -322,6 +322,8 @@ pub struct VcpuState {
     pub iopl: u8,
     /// Virtual I/O permission bitmap.
     pub io_bitmap: Option<IoBitmap>,
+    /// What the machine's fast paths use has changed since they were told.
+    pub fast_paths_stale: bool,
     /// Where the guest wants its run state times.
     pub runstate_area: Gva,
     /// Where the guest wants a second copy of its time record.
@@ -349,6 +351,7 @@ impl VcpuState {
             ldt_frames: [const { None }; 16],
             iopl: 0,
             io_bitmap: None,
+            fast_paths_stale: true,
             runstate_area: Gva::NULL,
             time_area: Gva::NULL,
             affinity_before_pin: None,

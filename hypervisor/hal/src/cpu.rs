@@ -1,7 +1,7 @@
 //! The processor that runs the calling code, its address space, and the other processors.
 
 use crate::{GuestFrame, VcpuContext};
-use oxen_types::{CpuId, CpuSet, Gva, Mfn};
+use oxen_types::{CpuId, CpuSet, Gva, Maddr, Mfn};
 
 /// Registers and privileged instructions of the calling CPU, and the switch from one vCPU to another.
 pub trait CpuOps {
@@ -16,8 +16,14 @@ pub trait CpuOps {
     /// guest's failsafe callback). The address space, GDT and LDT are already those of the vCPU.
     fn load_context(&self, context: &VcpuContext, frame: &mut GuestFrame) -> bool;
 
-    /// Exchanges the active and the inactive GS base: part of every change between guest user and guest kernel mode.
+    /// Exchanges the active and the inactive GS base and takes note of the running guest's other mode: part of every change between guest user and guest
+    /// kernel mode.
     fn swap_gs(&self);
+    /// True while the running guest is in its kernel mode. The entry code may change the mode by itself ([`CpuOps::set_fast_paths`]).
+    fn guest_in_kernel(&self) -> bool;
+    /// Lets the entry code serve the most frequent entries of the running vCPU without calling logic, or none with `None`. To be told again
+    /// whenever one of the values changes and whenever another vCPU is put on this CPU.
+    fn set_fast_paths(&self, paths: Option<&FastPaths>);
 
     /// FS base of the running vCPU.
     fn fs_base(&self) -> u64;
@@ -72,6 +78,24 @@ pub trait CpuOps {
     fn port_out(&self, port: u16, bytes: u8, value: u32);
     /// Writes back and invalidates the caches of this CPU.
     fn wbinvd(&self);
+}
+
+/// What the entry code needs to serve these entries of the running vCPU by itself, as the PV interface describes them: `syscall` and page faults in user mode
+/// (entered with upcalls masked, in a guest without virtual I/O privilege), and the hypercall `iret`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastPaths {
+    /// Root of the page tables for kernel mode.
+    pub kernel_root: Mfn,
+    /// Root of the page tables for user mode.
+    pub user_root: Mfn,
+    /// Stack for entries from user mode.
+    pub kernel_sp: Gva,
+    /// The guest's callback for `syscall`.
+    pub syscall: Gva,
+    /// The guest's handler for page faults.
+    pub page_fault: Gva,
+    /// Machine address of the vCPU's `vcpu_info`, in a frame that stays the guest's.
+    pub info: Maddr,
 }
 
 /// The address space and descriptor tables of the calling CPU.

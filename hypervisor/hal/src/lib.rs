@@ -17,7 +17,7 @@ mod memory;
 mod platform;
 
 pub use context::{FpuArea, GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER, VcpuContext};
-pub use cpu::{AddressSpace, CpuOps, FlushScope, Processors};
+pub use cpu::{AddressSpace, CpuOps, FastPaths, FlushScope, Processors};
 pub use frame::FrameMeta;
 pub use guest::GuestMemory;
 pub use interrupt::{Arrived, Interrupts, IrqLine, LinePolarity, LineTrigger, MsiMessage, PhysIrq};

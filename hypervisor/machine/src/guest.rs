@@ -13,9 +13,9 @@ use oxen_hal::GuestMemory;
 use oxen_types::{Fault, Gva, HYPERVISOR_VIRT_END};
 
 /// Bytes of the guest's two ranges of addresses together, which are adjacent modulo 2^64: from the hypervisor's end up, and the lower half.
-const GUEST_SPAN: u64 = (1_u64 << 47).wrapping_sub(HYPERVISOR_VIRT_END);
+pub(crate) const GUEST_SPAN: u64 = (1_u64 << 47).wrapping_sub(HYPERVISOR_VIRT_END);
 /// log2 of the grain of [`GUEST_SPAN`].
-const SPAN_SHIFT: u32 = 40;
+pub(crate) const SPAN_SHIFT: u32 = 40;
 
 const _: () = assert!(GUEST_SPAN.is_multiple_of(1 << SPAN_SHIFT));
 

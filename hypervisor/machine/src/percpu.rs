@@ -55,6 +55,49 @@ pub const fn main_stack(cpu: CpuId) -> u64 {
     area_of(cpu) + MAIN_STACK_START
 }
 
+/// The running guest is in user mode.
+pub(crate) const MODE_USER: u8 = 1;
+/// The entry code serves nothing by itself. The assembly counts on these values: 0 and 1 are kernel and user mode with its own paths.
+pub(crate) const MODE_SLOW: u8 = 2;
+
+/// The values behind [`oxen_hal::FastPaths`], as the assembly reads them, and the running guest's mode, which it changes.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Fast {
+    /// [`MODE_USER`] and [`MODE_SLOW`].
+    pub mode: Cell<u8>,
+    /// CR3 for kernel mode.
+    pub kernel_cr3: Cell<u64>,
+    /// CR3 for user mode.
+    pub user_cr3: Cell<u64>,
+    /// Where the frame of a `syscall` goes.
+    pub syscall_frame: Cell<u64>,
+    /// Where the frame of a page fault goes.
+    pub fault_frame: Cell<u64>,
+    /// The guest's callback for `syscall`.
+    pub syscall: Cell<u64>,
+    /// The guest's page fault handler.
+    pub page_fault: Cell<u64>,
+    /// The hypervisor's address of the upcall mask in the `vcpu_info`.
+    pub upcall_mask: Cell<u64>,
+}
+
+impl Fast {
+    /// No path, kernel mode.
+    pub(crate) const fn none() -> Self {
+        Self {
+            mode: Cell::new(MODE_SLOW),
+            kernel_cr3: Cell::new(0),
+            user_cr3: Cell::new(0),
+            syscall_frame: Cell::new(0),
+            fault_frame: Cell::new(0),
+            syscall: Cell::new(0),
+            page_fault: Cell::new(0),
+            upcall_mask: Cell::new(0),
+        }
+    }
+}
+
 /// What a CPU keeps for itself. Only the CPU itself uses it, and it has one page of its own.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -63,6 +106,8 @@ pub struct PerCpu {
     pub(crate) syscall_entry: u64,
     /// Where it goes on for 32-bit code.
     pub(crate) syscall32_entry: u64,
+    /// What the entry code serves by itself.
+    pub(crate) fast: Fast,
     /// The CPU's number.
     pub(crate) cpu: CpuId,
     /// Copies of registers, so that they are written only when they change and read without the cost of reading the register.

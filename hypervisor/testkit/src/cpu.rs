@@ -1,7 +1,7 @@
 //! The processors.
 
 use crate::{Cached, Event, FakeMachine, lock};
-use oxen_hal::{Clock, CpuOps, GuestFrame, Processors, VcpuContext, WallClock};
+use oxen_hal::{Clock, CpuOps, FastPaths, GuestFrame, Processors, VcpuContext, WallClock};
 use oxen_types::{CpuId, CpuSet, Gva, Mfn};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -113,6 +113,12 @@ impl CpuOps for FakeMachine {
         let live = &mut self.mine().live;
         live.in_kernel = !live.in_kernel;
     }
+
+    fn guest_in_kernel(&self) -> bool {
+        self.mine().live.in_kernel
+    }
+
+    fn set_fast_paths(&self, _paths: Option<&FastPaths>) {}
 
     fn fs_base(&self) -> u64 {
         self.mine().live.fs_base

@@ -124,6 +124,7 @@ impl<M: Machine> Ctx<'_, M> {
             self.hv.drop_ldt(self.state);
         }
         self.machine().load_root(mfn, true);
+        self.state.fast_paths_stale = true;
         if let Some(old) = self.state.root.replace(new) {
             self.hv.put_root(self.domain, old);
         }
@@ -141,6 +142,7 @@ impl<M: Machine> Ctx<'_, M> {
             let new = self.hv.with_tables(self.domain, self.domain.id, |mm, ctx| mm.get_table(ctx, mfn, Level::L4));
             Some(new.map_err(|e| self.refuse("new user base pointer", e))?)
         };
+        self.state.fast_paths_stale = true;
         if let Some(old) = core::mem::replace(&mut self.state.user_root, new) {
             self.hv.put_root(self.domain, old);
         }

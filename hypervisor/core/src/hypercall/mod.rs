@@ -101,6 +101,8 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     fn dispatch_rare(&mut self, number: Hypercall, args: &mut Args) -> Answer {
+        // Among these are all that change the guest's entry points.
+        self.state.fast_paths_stale = true;
         match number {
             Hypercall::SET_TRAP_TABLE => self.set_trap_table(args),
             Hypercall::SET_GDT => self.set_gdt(args),

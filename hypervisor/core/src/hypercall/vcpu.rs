@@ -193,6 +193,7 @@ impl<M: Machine> Ctx<'_, M> {
             }
         }
         target.set_info(to);
+        self.state.fast_paths_stale = true;
         // Whatever became pending meanwhile was recorded in the old place only: have the guest look at everything.
         core::sync::atomic::fence(SeqCst);
         let info = VcpuInfoPtr(to);

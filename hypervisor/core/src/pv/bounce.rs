@@ -128,6 +128,7 @@ pub(crate) fn deliver_nmi<M: Machine>(ctx: &mut Ctx<'_, M>) {
         && handler.address != 0
     {
         ctx.state.nmi_masked = true;
+        ctx.state.fast_paths_stale = true;
         ctx.bounce(Entry { address: handler.address, masks_events: handler.flags & 4 != 0, error_code: None });
     }
 }

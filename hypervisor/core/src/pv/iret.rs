@@ -26,7 +26,10 @@ pub(crate) fn iret<M: Machine>(ctx: &mut Ctx<'_, M>) {
     if ctx.domain.has_assist(ASSIST_ARCHITECTURAL_IOPL) {
         ctx.state.iopl = (frame.rflags >> 12 & 3) as u8;
     }
-    ctx.state.nmi_masked = false;
+    if ctx.state.nmi_masked {
+        ctx.state.nmi_masked = false;
+        ctx.state.fast_paths_stale = true;
+    }
     let regs = &mut *ctx.frame;
     regs.rip = frame.rip;
     regs.cs = frame.cs & 0xffff | 3;

@@ -2,6 +2,7 @@
 
 mod bounce;
 mod emulate;
+mod fast;
 mod iret;
 mod page_fault;
 mod trap;

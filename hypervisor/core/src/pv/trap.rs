@@ -16,7 +16,7 @@ const GENERAL_PROTECTION: u8 = 13;
 const PAGE_FAULT: u8 = 14;
 
 /// Bit 2 of `trap_info.flags`: upcalls are masked on entry.
-const MASKS_EVENTS: u8 = 1 << 2;
+pub(super) const MASKS_EVENTS: u8 = 1 << 2;
 
 /// Handles an exception that a guest raised.
 pub(crate) fn exception<M: Machine>(ctx: &mut Ctx<'_, M>, vector: u8) {

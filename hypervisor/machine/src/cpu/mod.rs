@@ -1,5 +1,6 @@
 //! The processor that runs the calling code: its set-up, and the registers of the guest that it runs.
 
+mod fast;
 mod features;
 mod fpu;
 mod msr;
@@ -13,11 +14,11 @@ pub(crate) use start::{CR4_PGE, start};
 pub use start::{prepare, start_boot_cpu};
 
 use crate::X86;
-use crate::percpu::current;
+use crate::percpu::{MODE_SLOW, MODE_USER, current};
 use crate::port;
 use core::arch::asm;
 use features::features_ref;
-use oxen_hal::{CpuOps, GuestFrame, VcpuContext};
+use oxen_hal::{CpuOps, FastPaths, GuestFrame, VcpuContext};
 use oxen_types::Gva;
 use registers::xsetbv;
 use start::{CR0_TS, CR4_GUEST};
@@ -90,6 +91,7 @@ impl CpuOps for X86 {
     fn load_context(&self, context: &VcpuContext, frame: &mut GuestFrame) -> bool {
         let features = features_ref();
         *frame = context.frame;
+        current().fast.mode.set(if context.in_kernel { MODE_SLOW } else { MODE_SLOW | MODE_USER });
         self.set_guest_cr4(context.cr4);
         let loaded = load_selectors(context);
         segments::set_fs_base(context.fs_base);
@@ -109,9 +111,20 @@ impl CpuOps for X86 {
         loaded
     }
 
-    #[inline]
+    #[inline(always)]
     fn swap_gs(&self) {
         segments::swapgs();
+        let mode = &current().fast.mode;
+        mode.set(mode.get() ^ MODE_USER);
+    }
+
+    #[inline(always)]
+    fn guest_in_kernel(&self) -> bool {
+        current().fast.mode.get() & MODE_USER == 0
+    }
+
+    fn set_fast_paths(&self, paths: Option<&FastPaths>) {
+        fast::set(paths);
     }
 
     #[inline]

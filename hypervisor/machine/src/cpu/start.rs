@@ -7,7 +7,7 @@ use crate::descriptors::{self, FIXED, GUEST_GDT_PAGES, Gate, HYPERVISOR_CS, HYPE
 use crate::entry::{self, Entries};
 use crate::layout::direct;
 use crate::paging::{self, Access};
-use crate::percpu::{self, DATA, GDT, IST_STACK_PAGES, MAIN_STACK, MAIN_STACK_PAGES, MAIN_STACK_TOP, PerCpu, STUB};
+use crate::percpu::{self, DATA, GDT, IST_STACK_PAGES, MAIN_STACK, MAIN_STACK_PAGES, MAIN_STACK_TOP, Fast, PerCpu, STUB};
 use crate::{memory, space};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
@@ -85,6 +85,7 @@ pub fn prepare(cpu: CpuId) {
     let contents = PerCpu {
         syscall_entry: entries.syscall,
         syscall32_entry: entries.syscall32,
+        fast: Fast::none(),
         cpu,
         cr0: Cell::new(0),
         cr4: Cell::new(0),

@@ -101,6 +101,12 @@ oxen_syscall32_stub:
 .globl oxen_syscall_entry
 oxen_syscall_entry:
     sub rsp, F_RSP
+    cmp byte ptr [rsp + F_END + {TO_MODE}], 1
+    je .Lfast_syscall
+    ja .Lslow_syscall
+    cmp rax, {HYPERCALL_IRET}
+    je .Lfast_iret
+.Lslow_syscall:
     mov qword ptr [rsp + F_SS], {USER_DS}
     mov [rsp + F_RFLAGS], r11
     mov qword ptr [rsp + F_CS], {USER_CS64}
@@ -184,6 +190,7 @@ oxen_sysenter_entry:
     cld
     clear_ac
     sub rsp, F_ERROR
+.Ltrap_saves:
     save_registers
     test byte ptr [rsp + F_CS], 3
     jnz .Lfrom_guest
@@ -225,6 +232,10 @@ oxen_sysenter_entry:
 
 .macro entry_point vector
     .balign 16
+    .if \vector == 14
+    jmp .Lpage_fault
+    .exitm
+    .endif
     .if (\vector == 8) | ((\vector >= 10) & (\vector <= 14)) | (\vector == 17) | (\vector == 21) | (\vector == 29) | (\vector == 30)
     .else
     push 0

@@ -11,16 +11,37 @@ pub(crate) use extable::ex_table;
 pub(crate) use trap::{Entries, SYSCALL32_STUB, write_idt};
 
 use crate::descriptors::{USER_CS32, USER_CS64, USER_DS};
-use crate::percpu::{self, MAIN_STACK_TOP, PerCpu};
+use crate::percpu::{self, Fast, MAIN_STACK_TOP, PerCpu};
 use core::mem::offset_of;
 use oxen_hal::{GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER};
-use oxen_types::CpuId;
+use oxen_types::{CpuId, HYPERVISOR_VIRT_END};
 
 /// Trap flag and resume flag.
 const TF_RF: u32 = 0x1_0100;
 
+/// Number of the hypercall `iret` (public header `xen.h`).
+const HYPERCALL_IRET: u32 = 23;
+
+/// `VGCF_in_syscall` (public header `arch-x86/xen-x86_64.h`): rcx and r11 are not in the frame of `iret`.
+const IN_SYSCALL: u32 = 1 << 8;
+
+const FLAG_TF: i32 = 1 << 8;
+const FLAG_IF: i32 = 1 << 9;
+const FLAG_DF: i32 = 1 << 10;
+const FLAG_IOPL: i32 = 3 << 12;
+const FLAG_NT: i32 = 1 << 14;
+const FLAG_RF: i32 = 1 << 16;
+const FLAG_VM: i32 = 1 << 17;
+const FLAG_AC: i32 = 1 << 18;
+const FLAG_VIF_VIP: i32 = 3 << 19;
+
+/// Distance from the end of the main stack to a field of [`Fast`].
+const fn fast_offset(field: usize) -> i64 {
+    percpu::DATA as i64 + (offset_of!(PerCpu, fast) + field) as i64 - MAIN_STACK_TOP as i64
+}
+
 core::arch::global_asm!(
-    include_str!("entry.s"),
+    concat!(include_str!("entry.s"), include_str!("fast.s")),
     MAIN_STACK_TOP = const MAIN_STACK_TOP,
     STRIDE = const crate::layout::PER_CPU_STRIDE,
     SYSCALL_ENTRY = const percpu::DATA + offset_of!(PerCpu, syscall_entry) as u64,
@@ -32,6 +53,25 @@ core::arch::global_asm!(
     VECTOR_SYSCALL32 = const VECTOR_SYSCALL32,
     VECTOR_SYSENTER = const VECTOR_SYSENTER,
     TF_RF = const TF_RF,
+    TO_MODE = const fast_offset(offset_of!(Fast, mode)),
+    TO_KERNEL_CR3 = const fast_offset(offset_of!(Fast, kernel_cr3)),
+    TO_USER_CR3 = const fast_offset(offset_of!(Fast, user_cr3)),
+    TO_SYSCALL_FRAME = const fast_offset(offset_of!(Fast, syscall_frame)),
+    TO_FAULT_FRAME = const fast_offset(offset_of!(Fast, fault_frame)),
+    TO_SYSCALL = const fast_offset(offset_of!(Fast, syscall)),
+    TO_PAGE_FAULT = const fast_offset(offset_of!(Fast, page_fault)),
+    TO_UPCALL_MASK = const fast_offset(offset_of!(Fast, upcall_mask)),
+    KERNEL_KEEPS = const !(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC),
+    SYSCALL_KEEPS = const !(FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | FLAG_DF),
+    IRET_REFUSES = const FLAG_IOPL | FLAG_NT | FLAG_VM | FLAG_VIF_VIP,
+    IN_SYSCALL_BYTE_1 = const IN_SYSCALL >> 8,
+    FLAG_IF = const FLAG_IF,
+    HYPERCALL_IRET = const HYPERCALL_IRET,
+    MINUS_HYPERVISOR_END = const HYPERVISOR_VIRT_END.wrapping_neg(),
+    GUEST_SPAN = const crate::guest::GUEST_SPAN >> crate::guest::SPAN_SHIFT,
+    GUEST_SPAN_SHIFT = const crate::guest::SPAN_SHIFT,
+    PAGE_FAULT_USER = const 4,
+    CR2_FROM_MASK = const 15,
     guest_entry = sym guest_entry,
     host_trap = sym trap::host_trap,
 );

@@ -15,6 +15,8 @@ unsafe extern "C" {
     static oxen_syscall32_entry: [u8; 0];
     static oxen_sysenter_entry: [u8; 0];
     static oxen_guest_iret: [u8; 0];
+    static oxen_guest_iret_user: [u8; 0];
+    static oxen_guest_iret_kernel: [u8; 0];
 }
 
 /// Addresses of the entry code.
@@ -69,7 +71,8 @@ const RFLAGS_TF: u64 = 0x100;
 /// Everything that arrives in ring 0, and what stays on a stack of its own wherever it arrives.
 pub(super) extern "C" fn host_trap(at: *mut GuestFrame) {
     // SAFETY: the entry code has built the frame on the stack and passes it to nobody else.
-    if unsafe { (*at).rip } == (&raw const oxen_guest_iret).addr() as u64 && !on_own_stack(unsafe { (*at).entry_vector }) {
+    let (rip, vector) = unsafe { ((*at).rip, (*at).entry_vector) };
+    if is_guest_iret(rip) && !on_own_stack(vector) {
         return_fault(at);
     }
     // SAFETY: as above.
@@ -115,6 +118,11 @@ fn fix_up(frame: &mut GuestFrame) {
         Some(fixup) => frame.rip = fixup,
         None => fatal(frame),
     }
+}
+
+/// True for the three instructions that return to guests.
+fn is_guest_iret(rip: u64) -> bool {
+    [&raw const oxen_guest_iret, &raw const oxen_guest_iret_user, &raw const oxen_guest_iret_kernel].iter().any(|at| at.addr() as u64 == rip)
 }
 
 /// True for what can arrive at any instruction, whether it faults or not.
