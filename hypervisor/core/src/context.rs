@@ -3,18 +3,24 @@
 use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::vcpu::{Callback, Ldt, Vcpu, VcpuState};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use oxen_abi::Errno;
 use oxen_abi::arch_x86_64::{
-    FIRST_RESERVED_GDT_ENTRY, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_SYSCALL_DISABLES_EVENTS,
+    CpuUserRegs,    FIRST_RESERVED_GDT_ENTRY, VGCF_FAILSAFE_DISABLES_EVENTS, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_ONLINE, VGCF_SYSCALL_DISABLES_EVENTS,
     VcpuGuestContext,
 };
 use oxen_hal::{GuestFrame, Machine};
+use oxen_mm::HeldTable;
 use oxen_types::{Gva, Maddr, Mfn};
 
 /// RFLAGS bits that are always as given here: bit 1 and IF set; IOPL, VM, VIF and VIP clear.
 const FLAGS_SET: u64 = 1 << 1 | 1 << 9;
 const FLAGS_CLEARED: u64 = 3 << 12 | 1 << 17 | 1 << 19 | 1 << 20;
+/// CR0 as tools see it (Intel SDM vol. 3, "Control Registers"): PG, AM, WP, NE, ET, PE; and TS, which follows the guest.
+const CR0_OF_GUESTS: u64 = 1 << 31 | 1 << 18 | 1 << 16 | 1 << 5 | 1 << 4 | 1;
+const CR0_TS: u64 = 1 << 3;
 
 impl<M: Machine> Hypervisor<M> {
     /// Sets up a vCPU that has not been set up before. Everything is checked before anything is changed. Whether the vCPU is up is not touched.
@@ -34,18 +40,52 @@ impl<M: Machine> Hypervisor<M> {
         self.replace_gdt(state, frames, c.gdt_ents as u32);
         state.root = Some(root);
         state.user_root = user_root;
+        self.finish_context(domain, vcpu, state, c);
+        Ok(())
+    }
+
+    /// Gives a vCPU that is set up new registers. Its page tables and descriptor tables have to be those that it has.
+    ///
+    /// # Errors
+    /// `EINVAL` for values that no vCPU may have, `EOPNOTSUPP` for other tables.
+    pub fn replace_guest_context(&self, domain: &Domain, vcpu: &Vcpu, state: &mut VcpuState, c: &VcpuGuestContext) -> Result<(), Errno> {
+        check(c)?;
+        let mut present = Box::new(VcpuGuestContext::default());
+        tell_tables(state, &mut present);
+        let roots = |c: &VcpuGuestContext| [c.ctrlreg[1], c.ctrlreg[3]];
+        let gdt = |c: &VcpuGuestContext| (c.gdt_ents, c.gdt_frames);
+        if roots(c) != roots(&present) || gdt(c) != gdt(&present) || (c.ldt_base, c.ldt_ents) != (present.ldt_base, present.ldt_ents) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.finish_context(domain, vcpu, state, c);
+        Ok(())
+    }
+
+    fn finish_context(&self, domain: &Domain, vcpu: &Vcpu, state: &mut VcpuState, c: &VcpuGuestContext) {
         fill(state, c);
         if vcpu.id.0 == 0 {
-            domain.vm_assist.store(c.vm_assist, core::sync::atomic::Ordering::SeqCst);
+            domain.vm_assist.store(c.vm_assist, Ordering::SeqCst);
         }
         if let Some(info) = vcpu.info() {
             info.set_upcall_mask(self.machine, c.user_regs.saved_upcall_mask != 0 || c.user_regs.rflags & 1 << 9 == 0);
         }
         state.initialised = true;
-        Ok(())
     }
 
-    fn get_roots(&self, domain: &Domain, c: &VcpuGuestContext) -> Result<(oxen_mm::HeldTable, Option<oxen_mm::HeldTable>), Errno> {
+    /// Tells the registers of a vCPU that does not run.
+    pub fn tell_guest_context(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, c: &mut VcpuGuestContext) {
+        tell(state, c);
+        tell_tables(state, c);
+        if vcpu.is_up() {
+            c.flags |= VGCF_ONLINE;
+        }
+        if let Some(info) = vcpu.info() {
+            c.user_regs.saved_upcall_mask = info.upcall_masked(self.machine).into();
+        }
+        c.vm_assist = domain.vm_assist.load(Ordering::SeqCst);
+    }
+
+    fn get_roots(&self, domain: &Domain, c: &VcpuGuestContext) -> Result<(HeldTable, Option<HeldTable>), Errno> {
         let root = self.get_root(domain, Maddr(c.ctrlreg[3]).mfn()).map_err(|_| Errno::EINVAL)?;
         if c.ctrlreg[1] == 0 {
             return Ok((root, None));
@@ -137,4 +177,70 @@ fn fill(state: &mut VcpuState, c: &VcpuGuestContext) {
     state.callbacks.event = c.event_callback_eip;
     state.callbacks.failsafe = Callback { address: c.failsafe_callback_eip, masks_events: masks(VGCF_FAILSAFE_DISABLES_EVENTS) };
     state.callbacks.syscall = Callback { address: c.syscall_callback_eip, masks_events: masks(VGCF_SYSCALL_DISABLES_EVENTS) };
+}
+
+/// The page tables and descriptor tables that a vCPU has.
+fn tell_tables(state: &VcpuState, c: &mut VcpuGuestContext) {
+    let root = |table: &Option<HeldTable>| table.as_ref().map_or(0, |table| table.mfn().maddr().0);
+    c.ctrlreg[3] = root(&state.root);
+    c.ctrlreg[1] = root(&state.user_root);
+    c.gdt_ents = state.gdt_entries.into();
+    for (to, frame) in c.gdt_frames.iter_mut().zip(&state.gdt_frames) {
+        *to = frame.mfn().0;
+    }
+    c.ldt_base = state.ldt.base.0;
+    c.ldt_ents = state.ldt.entries.into();
+}
+
+/// Everything else that the vCPU's own state says.
+fn tell(state: &VcpuState, c: &mut VcpuGuestContext) {
+    let context = &state.context;
+    let f = &context.frame;
+    c.user_regs = CpuUserRegs {
+        r15: f.r15,
+        r14: f.r14,
+        r13: f.r13,
+        r12: f.r12,
+        rbp: f.rbp,
+        rbx: f.rbx,
+        r11: f.r11,
+        r10: f.r10,
+        r9: f.r9,
+        r8: f.r8,
+        rax: f.rax,
+        rcx: f.rcx,
+        rdx: f.rdx,
+        rsi: f.rsi,
+        rdi: f.rdi,
+        rip: f.rip,
+        cs: f.cs as u16,
+        rflags: f.rflags | u64::from(state.iopl) << 12,
+        rsp: f.rsp,
+        ss: f.ss as u16,
+        es: context.es,
+        ds: context.ds,
+        fs: context.fs,
+        gs: context.gs,
+        ..CpuUserRegs::default()
+    };
+    c.fs_base = context.fs_base;
+    c.gs_base_kernel = context.gs_base_kernel;
+    c.gs_base_user = context.gs_base_user;
+    c.flags = VGCF_I387_VALID;
+    let mut flag = |set: bool, bit: u64| c.flags |= if set { bit } else { 0 };
+    flag(context.in_kernel, VGCF_IN_KERNEL);
+    flag(state.callbacks.failsafe.masks_events, VGCF_FAILSAFE_DISABLES_EVENTS);
+    flag(state.callbacks.syscall.masks_events, VGCF_SYSCALL_DISABLES_EVENTS);
+    if let Some(area) = context.fpu.as_bytes().get(..c.fpu_ctxt.len()) {
+        c.fpu_ctxt.copy_from_slice(area);
+    }
+    c.trap_ctxt = *state.traps;
+    c.kernel_ss = state.kernel_ss;
+    c.kernel_sp = state.kernel_sp;
+    c.debugreg = context.debug;
+    c.ctrlreg[0] = CR0_OF_GUESTS | if context.task_switched { CR0_TS } else { 0 };
+    c.ctrlreg[4] = context.cr4;
+    c.event_callback_eip = state.callbacks.event;
+    c.failsafe_callback_eip = state.callbacks.failsafe.address;
+    c.syscall_callback_eip = state.callbacks.syscall.address;
 }

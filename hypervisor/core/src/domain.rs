@@ -2,12 +2,14 @@
 
 use crate::event::EventTable;
 use crate::grant::{GrantTable, MapTrack};
+use crate::teardown::Teardown;
 use crate::vcpu::Vcpu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use oxen_abi::sched::ShutdownReason;
 use oxen_abi::xen::DomainHandle;
+use oxen_emul::policy::CpuidPolicy;
 use oxen_hal::MemoryRange;
 use oxen_mm::{HeldTyped, PageTables, SharedFrame};
 use oxen_sync::{OnceCell, SpinLock, level};
@@ -24,6 +26,65 @@ pub struct Privileges {
 
 /// Why a domain shut down, in [`Domain::shutdown_code`]; this value while it has not.
 pub const NOT_SHUT_DOWN: u32 = u32::MAX;
+
+/// What a domain is made with.
+#[derive(Clone, Debug)]
+pub struct DomainSpec {
+    /// Its number.
+    pub id: DomId,
+    /// What it may do.
+    pub privileges: Privileges,
+    /// Places for vCPUs.
+    pub max_vcpus: u32,
+    /// UUID.
+    pub handle: DomainHandle,
+    /// Highest event channel port.
+    pub max_port: u32,
+    /// Most frames of its grant table; 0 for none.
+    pub max_grant_frames: u32,
+    /// Most frames' worth of handles for grants that it maps.
+    pub max_maptrack_frames: u32,
+    /// Times that its controller has it paused from the start.
+    pub pauses: u32,
+}
+
+impl DomainSpec {
+    /// A domain with the usual limits.
+    #[must_use]
+    pub fn new(id: DomId, privileges: Privileges, max_vcpus: u32) -> Self {
+        Self {
+            id,
+            privileges,
+            max_vcpus,
+            handle: [0; 16],
+            max_port: u32::MAX,
+            max_grant_frames: crate::grant::MAX_FRAMES,
+            max_maptrack_frames: crate::grant::MAX_MAPTRACK_FRAMES,
+            pauses: 0,
+        }
+    }
+}
+
+/// Where a domain is between its creation and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Life {
+    /// It lives.
+    Alive = 0,
+    /// What it has is being taken away, in steps.
+    Dying = 1,
+    /// Nothing is left but what others still use.
+    Dead = 2,
+}
+
+/// How guests see the time stamp counter, as the tools keep it with a domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TscSettings {
+    /// 0: the processor's counter where it is good, 1: always emulated, 2: never.
+    pub mode: u32,
+    /// Times that it was set.
+    pub incarnation: u32,
+}
 
 /// A guest.
 #[derive(Debug)]
@@ -62,8 +123,16 @@ pub struct Domain {
     shutdown_code: AtomicU32,
     /// Reason that it announced for a later shutdown, or [`NOT_SHUT_DOWN`].
     announced_code: AtomicU32,
-    /// Set while it is being torn down.
-    dying: AtomicBool,
+    /// [`Life`].
+    life: AtomicU8,
+    /// How far its end has come.
+    pub(crate) teardown: SpinLock<Teardown, { level::DOMAIN }>,
+    /// It has been let run once, which ends its creation.
+    pub created: AtomicBool,
+    /// What the tools set about its time stamp counter.
+    pub tsc: SpinLock<TscSettings, { level::DOMAIN }>,
+    /// What CPUID shows it, where the tools have set that.
+    pub cpuid: SpinLock<Option<Arc<CpuidPolicy>>, { level::DOMAIN }>,
     /// Times that its controller paused it.
     controller_pauses: AtomicU32,
     /// Physical interrupts, by the domain's own numbers.
@@ -73,19 +142,19 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// A domain with room for `max_vcpus` vCPUs and none created.
+    /// A domain without vCPUs.
     #[must_use]
-    pub fn new(id: DomId, privileges: Privileges, shared_info: SharedFrame, max_vcpus: u32) -> Self {
+    pub fn new(spec: &DomainSpec, shared_info: SharedFrame) -> Self {
         let shared_mfn = shared_info.mfn();
         Self {
-            id,
-            privileges,
-            handle: SpinLock::new([0; 16]),
-            vcpus: (0..max_vcpus).map(|_| OnceCell::new()).collect(),
+            id: spec.id,
+            privileges: spec.privileges,
+            handle: SpinLock::new(spec.handle),
+            vcpus: (0..spec.max_vcpus).map(|_| OnceCell::new()).collect(),
             shared_info,
-            events: SpinLock::new(EventTable::new(shared_mfn, max_vcpus)),
-            grants: SpinLock::new(GrantTable::default()),
-            maptrack: SpinLock::new(MapTrack::new()),
+            events: SpinLock::new(EventTable::new(shared_mfn, spec.max_vcpus, spec.max_port)),
+            grants: SpinLock::new(GrantTable::new(spec.max_grant_frames)),
+            maptrack: SpinLock::new(MapTrack::new(spec.max_maptrack_frames)),
             page_tables: SpinLock::new(PageTables::new()),
             event_frames: SpinLock::new(Vec::new()),
             dirty_cpus: CpuSet::new(),
@@ -95,8 +164,12 @@ impl Domain {
             memory_map: SpinLock::new(Vec::new()),
             shutdown_code: AtomicU32::new(NOT_SHUT_DOWN),
             announced_code: AtomicU32::new(NOT_SHUT_DOWN),
-            dying: AtomicBool::new(false),
-            controller_pauses: AtomicU32::new(0),
+            life: AtomicU8::new(Life::Alive as u8),
+            teardown: SpinLock::new(Teardown::default()),
+            created: AtomicBool::new(false),
+            tsc: SpinLock::new(TscSettings::default()),
+            cpuid: SpinLock::new(None),
+            controller_pauses: AtomicU32::new(spec.pauses),
             pirqs: SpinLock::new(crate::irq::DomainPirqs::default()),
             pci_address_latch: AtomicU32::new(0),
         }
@@ -155,10 +228,37 @@ impl Domain {
         }
     }
 
-    /// True while it is being torn down.
+    /// Where it is between its creation and its end.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::SeqCst) {
+            0 => Life::Alive,
+            1 => Life::Dying,
+            _ => Life::Dead,
+        }
+    }
+
+    /// Records that its end has begun, or is done.
+    pub(crate) fn set_life(&self, life: Life) {
+        self.life.store(life as u8, Ordering::SeqCst);
+    }
+
+    /// True from the moment when its end has begun.
     #[must_use]
     pub fn is_dying(&self) -> bool {
-        self.dying.load(Ordering::SeqCst)
+        self.life() != Life::Alive
+    }
+
+    /// Forgets that it shut down: it is to run on.
+    pub(crate) fn clear_shutdown(&self) {
+        self.announced_code.store(NOT_SHUT_DOWN, Ordering::SeqCst);
+        self.shutdown_code.store(NOT_SHUT_DOWN, Ordering::SeqCst);
+    }
+
+    /// Times that its controller has it paused.
+    #[must_use]
+    pub fn pauses(&self) -> u32 {
+        self.controller_pauses.load(Ordering::SeqCst)
     }
 
     /// True while its controller has it paused.
@@ -229,6 +329,29 @@ impl DomainList {
                 Ok(())
             }
         }
+    }
+
+    /// Takes a domain out that nobody else refers to and of which `is_over` says that nothing is left to wait for.
+    pub(crate) fn take_over(&self, id: DomId, is_over: impl FnOnce(&Domain) -> bool) -> Option<Domain> {
+        let mut list = self.list.lock();
+        let index = list.binary_search_by_key(&id, |d| d.id).ok()?;
+        let domain = list.get(index)?;
+        if Arc::strong_count(domain) != 1 || !is_over(domain) {
+            return None;
+        }
+        match Arc::try_unwrap(list.remove(index)) {
+            Ok(domain) => Some(domain),
+            Err(domain) => {
+                // A weak reference was just made a strong one.
+                list.insert(index, domain);
+                None
+            }
+        }
+    }
+
+    /// The numbers of dead domains.
+    pub(crate) fn dead(&self) -> Vec<DomId> {
+        self.list.lock().iter().filter(|d| d.life() == Life::Dead).map(|d| d.id).collect()
     }
 
     /// All domains at this moment.

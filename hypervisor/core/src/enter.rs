@@ -80,7 +80,12 @@ impl<M: Machine> Hypervisor<M> {
     /// Does what an interrupt asks for.
     pub(crate) fn arrived(&self, cpu: CpuId, vector: u8) {
         match self.machine.acknowledge(vector) {
-            Arrived::Nothing | Arrived::Kick => {}
+            Arrived::Nothing => {}
+            Arrived::Kick => {
+                if self.memory.take_freed_of_dying() {
+                    self.bury_dead();
+                }
+            }
             Arrived::Timer => self.sched.add_work(cpu, work::TIMER),
             Arrived::ConsoleInput => self.console_input(),
             Arrived::Device(irq) => self.device_interrupt(irq),

@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod console;
 mod context;
+pub mod create;
 mod ctx;
 pub mod domain;
 mod enter;
@@ -25,6 +26,7 @@ pub mod runstate;
 pub mod sched;
 pub mod start;
 mod tables;
+pub mod teardown;
 mod time;
 pub mod timer;
 pub mod vcpu;
@@ -34,11 +36,13 @@ pub use enter::{Local, Running};
 pub use hypercall::VersionInfo;
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
 use domain::DomainList;
 use oxen_hal::Machine;
 use oxen_mm::Mm;
-use oxen_sync::{OnceCell, SpinLock, level};
+use oxen_sync::{Exclusive, OnceCell, SpinLock, level};
 use oxen_types::MAX_CPUS;
 use sched::Scheduler;
 use timer::TimerQueue;
@@ -73,6 +77,10 @@ pub struct Hypervisor<M: Machine> {
     pub irqs: SpinLock<irq::IrqTable, { level::IRQ }>,
     /// Console ring and input.
     pub console: console::ConsoleState,
+    /// Making and ending domains has one user at a time.
+    pub control: Arc<Exclusive<create::Control>>,
+    /// Domains that are dead and still in the list.
+    pub(crate) dead_domains: AtomicU32,
     /// Values for `xen_version`, built once.
     pub version: OnceCell<hypercall::VersionInfo>,
 }
@@ -89,6 +97,8 @@ impl<M: Machine> Hypervisor<M> {
             timers: (0..MAX_CPUS).map(|_| SpinLock::new(TimerQueue::new())).collect(),
             irqs: SpinLock::new(irq::IrqTable::default()),
             console: console::ConsoleState::new(ring),
+            control: Arc::new(Exclusive::new(create::Control::default())),
+            dead_domains: AtomicU32::new(0),
             version: OnceCell::new(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::Hypervisor;
 use crate::domain::Domain;
 use crate::sched::work;
-use crate::vcpu::{Placement, Vcpu};
+use crate::vcpu::{Placement, Vcpu, stop};
 use alloc::sync::Arc;
 use oxen_abi::Errno;
 use oxen_hal::Machine;
@@ -41,8 +41,21 @@ impl<M: Machine> Hypervisor<M> {
         Ok(())
     }
 
+    /// Lets a domain run on that has shut down (a suspended one), as if it had not.
+    pub fn resume_domain(&self, domain: &Domain) {
+        if domain.shutdown_reason().is_none() {
+            return;
+        }
+        domain.clear_shutdown();
+        for vcpu in domain.vcpus() {
+            if vcpu.unstop(stop::SHUTDOWN) != 0 {
+                self.sched.wake(self.machine, vcpu);
+            }
+        }
+    }
+
     /// Waits until the processor that runs a vCPU has let go of it, or somebody lets it run again.
-    fn wait_until_off(&self, vcpu: &Arc<Vcpu>) {
+    pub(crate) fn wait_until_off(&self, vcpu: &Arc<Vcpu>) {
         while !vcpu.is_runnable() && matches!(*vcpu.place.lock(), Placement::Running(_)) {
             oxen_sync::relax();
         }

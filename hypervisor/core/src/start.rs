@@ -1,17 +1,12 @@
-//! Starting domains: creating their vCPUs and letting vCPU 0 run.
+//! Starting a domain that the hypervisor itself built.
 
 use crate::Hypervisor;
-use crate::domain::{Domain, Privileges};
-use crate::vcpu::{Vcpu, VcpuInfoPtr};
-use alloc::sync::Arc;
+use crate::domain::Domain;
 use oxen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use oxen_abi::xen::LEGACY_MAX_VCPUS;
 use oxen_hal::{GuestFrame, Machine};
-use oxen_mm::{Level, MmError, SharedFrame};
-use oxen_types::{CpuId, CpuSet, DomId, Gva, Maddr, Mfn, VcpuId};
+use oxen_mm::{Level, MmError};
+use oxen_types::{DomId, Gva, Mfn, VcpuId};
 
-/// Size of `struct vcpu_info`.
-const VCPU_INFO_BYTES: u64 = 64;
 /// RFLAGS of a new vCPU: IF and the bit that is always set.
 const START_FLAGS: u64 = 1 << 9 | 1 << 1;
 
@@ -43,33 +38,6 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// Makes a domain with `nr_vcpus` vCPUs, none of them running. With `pinned`, vCPU n stays on CPU n (modulo the number of CPUs).
-    pub fn create_domain(&self, id: DomId, privileges: Privileges, shared_info: SharedFrame, nr_vcpus: u32, pinned: bool) -> Option<Arc<Domain>> {
-        let domain = Arc::new(Domain::new(id, privileges, shared_info, nr_vcpus));
-        let online = self.machine.online();
-        let nr_cpus = online.len().max(1);
-        let now = self.machine.now_ns();
-        for n in 0..LEGACY_MAX_VCPUS as u64 {
-            let info = VcpuInfoPtr(Maddr(domain.shared_info.mfn().maddr().0 + n * VCPU_INFO_BYTES));
-            info.set_upcall_mask(self.machine, true);
-        }
-        for n in 0..nr_vcpus {
-            let cpu = CpuId(n % nr_cpus);
-            let affinity = if pinned { CpuSet::of(cpu) } else { all_cpus() };
-            let vcpu = Vcpu::new(&Arc::downgrade(&domain), id, VcpuId(n), cpu, affinity, self.machine.fpu_bytes(), now);
-            if (n as usize) < LEGACY_MAX_VCPUS {
-                let info = Maddr(domain.shared_info.mfn().maddr().0 + u64::from(n) * VCPU_INFO_BYTES);
-                vcpu.set_info(info);
-            }
-            domain.add_vcpu(Arc::new(vcpu)).ok()?;
-        }
-        self.domains.insert(domain.clone()).ok()?;
-        // Its first frame is there from the start.
-        domain.grants.lock().grow(&self.memory, id, 1).ok()?;
-        self.update_wall_clock(&domain);
-        Some(domain)
-    }
-
     /// Validates the tables of a domain that the hypervisor built, pins their root, and sets vCPU 0 up to start.
     pub fn set_start(&self, domain: &Domain, start: &Start) -> Result<(), MmError> {
         loop {
@@ -98,12 +66,4 @@ impl<M: Machine> Hypervisor<M> {
         state.initialised = true;
         Ok(())
     }
-}
-
-fn all_cpus() -> CpuSet {
-    let set = CpuSet::new();
-    for n in 0..oxen_types::MAX_CPUS as u32 {
-        set.insert(CpuId(n));
-    }
-    set
 }

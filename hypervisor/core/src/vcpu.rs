@@ -23,6 +23,8 @@ pub mod stop {
     pub const POLLING: u32 = 1 << 2;
     /// Its domain has shut down.
     pub const SHUTDOWN: u32 = 1 << 3;
+    /// Its domain is being destroyed.
+    pub const DYING: u32 = 1 << 4;
 }
 
 /// [`Vcpu::polled_port`] of a vCPU that polls several ports, or none and only a time-out.
@@ -166,6 +168,11 @@ impl Vcpu {
             0 => None,
             at => Some(VcpuInfoPtr(Maddr(at))),
         }
+    }
+
+    /// Leaves it without a `vcpu_info`.
+    pub fn clear_info(&self) {
+        self.info.store(0, Ordering::Release);
     }
 
     /// Points it at another `vcpu_info`.

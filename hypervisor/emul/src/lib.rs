@@ -5,9 +5,12 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 pub mod cpuid;
 pub mod decode;
 pub mod msr;
+pub mod policy;
 pub mod registers;
 pub mod rmw;
 pub mod string;

@@ -7,7 +7,7 @@ use oxen_abi::xen::{Dom0VgaConsoleInfo, VmAssistType, VgaTextMode3, VgaType, Vga
 use oxen_abi::zerocopy::IntoBytes;
 use oxen_builder::{Built, GuestMemory, Plan, PlanInput, Role, build as build_memory, load_initrd, load_kernel, pv_hypercall_page};
 use oxen_core::Hypervisor;
-use oxen_core::domain::Privileges;
+use oxen_core::domain::{DomainSpec, Privileges};
 use oxen_core::start::Start;
 use oxen_hal::{Frames, Platform, Processors};
 use oxen_kernel_image::{Kernel, KernelFile};
@@ -138,10 +138,11 @@ pub fn build(hv: &Hypervisor<X86>, options: &Options, kernel: Unpacked, initrd: 
         Ok(plan) => plan,
         Err(error) => fatal::cannot_go_on(format_args!("dom0 cannot be built with {} MiB: {error}", pages >> MIB_SHIFT)),
     };
-    let (Some(mut memory), Ok(shared_info)) = (Memory::allocate(hv, pages), hv.memory.alloc_zeroed(0, 0)) else {
+    let vcpus = options.dom0_max_vcpus.count(MACHINE.online().len(), MAX_VCPUS);
+    let spec = DomainSpec::new(DomId::DOM0, Privileges { control: true, hardware: true }, vcpus);
+    let (Some(mut memory), Ok(domain)) = (Memory::allocate(hv, pages), hv.add_domain(&spec)) else {
         fatal::cannot_go_on(format_args!("Too little memory: dom0 was to have {} MiB", pages >> MIB_SHIFT));
     };
-    let shared_info = hv.memory.share(shared_info, DomId::DOM0, true);
     let mut line = String::from(kernel.module.command_line());
     if !options.dom0_args.is_empty() {
         line.push(' ');
@@ -152,7 +153,7 @@ pub fn build(hv: &Hypervisor<X86>, options: &Options, kernel: Unpacked, initrd: 
         let _ = write!(line, " acpi_rsdp={rsdp}");
     }
     log!("dom0 command line: {line}");
-    let built = fill(&plan, &parsed, initrd.as_ref(), &mut memory, shared_info.mfn(), &line);
+    let built = fill(&plan, &parsed, initrd.as_ref(), &mut memory, domain.shared_info.mfn(), &line);
     for &(pfn, mfn, count) in &memory.stretches {
         for i in 0..count {
             MACHINE.set_m2p(mfn.offset(i), pfn + i);
@@ -161,11 +162,7 @@ pub fn build(hv: &Hypervisor<X86>, options: &Options, kernel: Unpacked, initrd: 
     let extended_cr3 = parsed.info().pae;
     drop(parsed);
     give_back(hv, kernel, initrd);
-    let vcpus = options.dom0_max_vcpus.count(MACHINE.online().len(), MAX_VCPUS);
-    let privileges = Privileges { control: true, hardware: true };
-    let Some(domain) = hv.create_domain(DomId::DOM0, privileges, shared_info, vcpus, options.dom0_vcpus_pin) else {
-        panic!("dom0 exists already");
-    };
+    hv.add_vcpus(&domain, options.dom0_vcpus_pin);
     if extended_cr3 {
         domain.vm_assist.fetch_or(1 << VmAssistType::PAE_EXTENDED_CR3.raw(), core::sync::atomic::Ordering::Relaxed);
     }

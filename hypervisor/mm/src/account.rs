@@ -2,7 +2,7 @@
 
 use crate::MmError;
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use oxen_sync::OnceCell;
 use oxen_types::DomId;
@@ -17,6 +17,10 @@ pub struct Account {
     limit: AtomicU64,
     /// Frames set aside for the domain that it has not been given yet. Changed under the allocator's lock only.
     claim: AtomicU64,
+    /// Frames that the hypervisor shares with the domain and that are not free yet.
+    shared: AtomicU64,
+    /// Gifts of memory that have been counted and whose frames may not be marked as the domain's yet.
+    arriving: AtomicU64,
     dying: AtomicBool,
 }
 
@@ -44,6 +48,20 @@ impl Account {
         self.claim.load(Relaxed)
     }
 
+    /// Frames that the hypervisor shares with the domain, and those that it shared with it while somebody still maps them.
+    #[must_use]
+    pub fn shared(&self) -> u64 {
+        self.shared.load(Acquire)
+    }
+
+    pub(crate) fn count_shared(&self) {
+        self.shared.fetch_add(1, AcqRel);
+    }
+
+    pub(crate) fn discount_shared(&self) {
+        self.shared.fetch_sub(1, AcqRel);
+    }
+
     pub(crate) fn set_claim(&self, pages: u64) {
         self.claim.store(pages, Relaxed);
     }
@@ -51,30 +69,46 @@ impl Account {
     /// True once the domain's memory is being taken away.
     #[must_use]
     pub fn is_dying(&self) -> bool {
-        self.dying.load(Acquire)
+        self.dying.load(SeqCst)
     }
 
     /// From now on nothing is given to the domain.
     pub fn set_dying(&self) {
-        self.dying.store(true, Release);
+        self.dying.store(true, SeqCst);
     }
 
     /// Makes the account that of a new domain of the same number. The old one has no frame left: [`Account::pages`] is 0.
     pub fn reset(&self) {
         self.limit.store(0, Relaxed);
-        self.dying.store(false, Release);
+        self.dying.store(false, SeqCst);
     }
 
-    /// Counts `n` frames as the domain's, if it may have them.
-    pub(crate) fn charge(&self, owner: DomId, n: u64) -> Result<(), MmError> {
-        if self.is_dying() {
-            return Err(MmError::Dying(owner));
+    /// Counts `n` frames as the domain's, if it may have them and `limit` allows. Until [`Account::arrived`] the domain's memory is not taken away.
+    pub(crate) fn charge(&self, owner: DomId, n: u64, limit: u64) -> Result<(), MmError> {
+        // In this order: who sets the flag and then finds nothing arriving knows that all that came before is marked.
+        self.arriving.fetch_add(1, SeqCst);
+        let charged = if self.is_dying() {
+            Err(MmError::Dying(owner))
+        } else {
+            self.pages
+                .fetch_update(AcqRel, Relaxed, |pages| pages.checked_add(n).filter(|&sum| sum <= limit))
+                .map(|_| ())
+                .map_err(|_| MmError::OverLimit(owner))
+        };
+        if charged.is_err() {
+            self.arrived();
         }
-        let limit = self.limit();
-        self.pages
-            .fetch_update(AcqRel, Relaxed, |pages| pages.checked_add(n).filter(|&sum| sum <= limit))
-            .map(|_| ())
-            .map_err(|_| MmError::OverLimit(owner))
+        charged
+    }
+
+    /// The frames of one [`Account::charge`] are marked as the domain's, or will not be.
+    pub(crate) fn arrived(&self) {
+        self.arriving.fetch_sub(1, SeqCst);
+    }
+
+    /// True while frames are being given to the domain.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.arriving.load(SeqCst) != 0
     }
 
     /// Counts `n` frames as no longer the domain's.

@@ -69,7 +69,7 @@ pub use walk::Translation;
 
 use account::Accounts;
 use buddy::Buddy;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use oxen_hal::{AddressSpace, Frames, Processors};
 use oxen_sync::{SpinLock, level};
 
@@ -86,13 +86,15 @@ pub struct Mm<M: Hardware> {
     /// Sum of all domains' claims; changed under the allocator's lock.
     claimed: AtomicU64,
     accounts: Accounts,
+    /// A frame of a dying domain was freed.
+    freed_of_dying: AtomicBool,
 }
 
 impl<M: Hardware> Mm<M> {
     /// Memory management without any free memory yet.
     #[must_use]
     pub const fn new(machine: &'static M) -> Self {
-        Self { machine, buddy: SpinLock::new(Buddy::new()), claimed: AtomicU64::new(0), accounts: Accounts::new() }
+        Self { machine, buddy: SpinLock::new(Buddy::new()), claimed: AtomicU64::new(0), accounts: Accounts::new(), freed_of_dying: AtomicBool::new(false) }
     }
 
     /// The machine.

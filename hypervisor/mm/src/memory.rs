@@ -2,7 +2,7 @@
 
 use crate::record::{Kind, Refs};
 use crate::{Account, FrameType, Hardware, Mm, MmError, buddy};
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use oxen_hal::{FlushScope, FrameMeta};
 use oxen_types::{CpuSet, DomId, Mfn};
 
@@ -162,16 +162,18 @@ impl<M: Hardware> Mm<M> {
             return Err(MmError::NoMemory);
         }
         let account = self.account(owner).ok_or(MmError::Dying(owner))?;
-        account.charge(owner, 1 << order)?;
+        account.charge(owner, 1 << order, account.limit())?;
         let block = match self.take(Some(account), order, address_bits) {
             Ok(block) => block,
             Err(error) => {
                 account.discharge(1 << order);
+                account.arrived();
                 return Err(error);
             }
         };
         self.zero(&block);
         self.publish(&block, owner);
+        account.arrived();
         Ok(block.mfn)
     }
 
@@ -180,12 +182,26 @@ impl<M: Hardware> Mm<M> {
     /// # Errors
     /// [`MmError::OverLimit`], [`MmError::Dying`]; the block comes back.
     pub fn assign(&self, block: FrameBlock, owner: DomId) -> Result<Mfn, (MmError, FrameBlock)> {
+        let limit = self.account(owner).map_or(0, Account::limit);
+        self.assign_within(block, owner, limit)
+    }
+
+    /// As [`Mm::assign`], whatever the owner's limit: for frames that take the place of others which were taken from it.
+    ///
+    /// # Errors
+    /// [`MmError::Dying`]; the block comes back.
+    pub fn reassign(&self, block: FrameBlock, owner: DomId) -> Result<Mfn, (MmError, FrameBlock)> {
+        self.assign_within(block, owner, u64::MAX)
+    }
+
+    fn assign_within(&self, block: FrameBlock, owner: DomId, limit: u64) -> Result<Mfn, (MmError, FrameBlock)> {
         let Some(account) = self.account(owner) else { return Err((MmError::Dying(owner), block)) };
-        if let Err(error) = account.charge(owner, 1 << block.order) {
+        if let Err(error) = account.charge(owner, 1 << block.order, limit) {
             return Err((error, block));
         }
         self.flush_stale(block.stamp, self.machine.online());
         self.publish(&block, owner);
+        account.arrived();
         Ok(block.mfn)
     }
 
@@ -208,6 +224,9 @@ impl<M: Hardware> Mm<M> {
 
     fn share_frame(&self, mfn: Mfn, owner: DomId, writable: bool) {
         let Some(meta) = self.machine.meta(mfn) else { return };
+        if let Some(account) = self.account(owner) {
+            account.count_shared();
+        }
         let ty = if writable { FrameType::Writable } else { FrameType::ReadOnly };
         meta.kind.store(Kind::first_use(ty).0 | Kind::VALIDATED, Relaxed);
         // The one count is that of the type's uses.
@@ -310,13 +329,25 @@ impl<M: Hardware> Mm<M> {
     pub(crate) fn freed(&self, mfn: Mfn, meta: &FrameMeta, refs: Refs) {
         meta.kind.store(0, Relaxed);
         self.machine.set_m2p(mfn, u64::MAX);
-        if !refs.has(Refs::SHARED)
-            && let Some(account) = refs.owner().and_then(|owner| self.accounts.get(owner))
-        {
-            account.discharge(1);
-        }
         let stamp = self.machine.flush_clock();
         self.buddy.lock().give(self.machine, mfn, 0, stamp);
+        if let Some(account) = refs.owner().and_then(|owner| self.accounts.get(owner)) {
+            if refs.has(Refs::SHARED) {
+                account.discount_shared();
+            } else {
+                account.discharge(1);
+            }
+            if account.is_dying() {
+                // Perhaps the last one: the processor looks at what is left of dying domains when it next takes interrupts.
+                self.freed_of_dying.store(true, SeqCst);
+                self.machine.kick(self.machine.this_cpu());
+            }
+        }
+    }
+
+    /// True where a frame of a dying domain was freed since the last call.
+    pub fn take_freed_of_dying(&self) -> bool {
+        self.freed_of_dying.load(Relaxed) && self.freed_of_dying.swap(false, SeqCst)
     }
 
     /// Has every processor of `cpus` flushed that has not done so since the flush clock stood at `stamp`; stamp 0 means that there is nothing to flush.

@@ -1,7 +1,7 @@
 //! Taking a dying domain's memory away.
 
 use crate::record::{Kind, Refs};
-use crate::{Hardware, Mm, MmError, MmioPolicy, MmuContext};
+use crate::{Account, Hardware, Mm, MmError, MmioPolicy, MmuContext};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use oxen_types::Mfn;
 
@@ -17,6 +17,9 @@ impl<M: Hardware> Mm<M> {
         self.finish_pending(ctx)?;
         if *cursor == 0 {
             self.claim(ctx.owner, 0)?;
+            if self.accounts.get(ctx.owner).is_some_and(Account::is_arriving) {
+                return Err(MmError::Preempted);
+            }
         }
         let owner = Refs::expect(ctx.owner);
         while *cursor < self.machine.max_mfn() {

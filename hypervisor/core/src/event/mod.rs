@@ -81,19 +81,22 @@ pub struct EventTable {
     pub max_port: u32,
     /// Where the search for a free port starts.
     first_free: u32,
+    /// No port is given out any more: the domain is dying.
+    closed: bool,
 }
 
 impl EventTable {
     /// A table without ports, in the two-level ABI.
     #[must_use]
-    pub fn new(shared_info: Mfn, max_vcpus: u32) -> Self {
+    pub fn new(shared_info: Mfn, max_vcpus: u32, max_port: u32) -> Self {
         Self {
             ports: Vec::new(),
             virqs: alloc::vec![[0; NR_VIRQS as usize]; max_vcpus as usize],
             shared_info,
             fifo: None,
-            max_port: EVTCHN_FIFO_NR_CHANNELS - 1,
+            max_port: max_port.min(EVTCHN_FIFO_NR_CHANNELS - 1),
             first_free: 1,
+            closed: false,
         }
     }
 
@@ -138,6 +141,9 @@ impl EventTable {
 
     /// Takes a free port for `state`, delivered to `notify`.
     pub fn allocate(&mut self, frames: &impl Frames, state: PortState, notify: VcpuId) -> Result<Port, Errno> {
+        if self.closed {
+            return Err(Errno::EINVAL);
+        }
         let limit = self.nr_ports();
         let port = (self.first_free..limit)
             .find(|&p| self.ports.get(p as usize).is_none_or(|c| matches!(c.state, PortState::Free) && !self.is_busy(frames, Port(p))))
@@ -172,6 +178,11 @@ impl EventTable {
             self.first_free = self.first_free.min(port.0).max(1);
         }
         self.clear_pending(frames, port);
+    }
+
+    /// Gives out no more ports.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
     /// The port that carries a virtual interrupt of a vCPU.

@@ -9,8 +9,8 @@ use oxen_types::{GrantRef, Mfn};
 
 /// Handles that come into being together: as many as the interface's tracking structure (16 bytes) fits in a frame.
 const CHUNK: u32 = 256;
-/// Most chunks; the usual `max_maptrack_frames`.
-const MAX_CHUNKS: usize = 1024;
+/// Most chunks that a domain may have; the usual number too.
+pub const MAX_MAPTRACK_FRAMES: u32 = 1024;
 
 /// A grant in use. It owns the pins of its sides: one if the processor maps it, one if devices do.
 #[derive(Debug)]
@@ -43,9 +43,9 @@ enum Slot {
 ///
 /// Nobody works on a mapping under the lock: it is taken out first. A second vCPU that names the same handle meanwhile is told that there
 /// is none.
-#[derive(Default)]
 pub struct MapTrack {
     chunks: Vec<Vec<Slot>>,
+    max_chunks: u32,
     first_free: Option<u32>,
 }
 
@@ -57,10 +57,10 @@ impl fmt::Debug for MapTrack {
 }
 
 impl MapTrack {
-    /// No mapping yet.
+    /// No mapping yet, and room for `max_frames` frames' worth of them.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { chunks: Vec::new(), first_free: None }
+    pub const fn new(max_frames: u32) -> Self {
+        Self { chunks: Vec::new(), max_chunks: max_frames, first_free: None }
     }
 
     fn slot(&mut self, handle: u32) -> Option<&mut Slot> {
@@ -80,7 +80,7 @@ impl MapTrack {
     }
 
     fn grow(&mut self) -> Option<()> {
-        if self.chunks.len() >= MAX_CHUNKS {
+        if self.chunks.len() >= self.max_chunks as usize {
             return None;
         }
         let base = u32::try_from(self.chunks.len()).ok()? * CHUNK;
@@ -113,6 +113,18 @@ impl MapTrack {
         }
     }
 
+    /// Takes out the next mapping at or after handle `*from`, which then stands behind it. The handle is not free again.
+    pub fn take_next(&mut self, from: &mut u32) -> Option<Mapping> {
+        while (*from / CHUNK) < self.chunks.len() as u32 {
+            let handle = *from;
+            *from += 1;
+            if let Some(mapping) = self.take(handle) {
+                return Some(mapping);
+            }
+        }
+        None
+    }
+
     /// Ends the use of a handle that was reserved or taken.
     pub fn free(&mut self, handle: u32) {
         let next = self.first_free;
@@ -132,9 +144,9 @@ mod tests {
 
     #[test]
     fn handles_are_distinct_reused_and_bounded() {
-        let mut track = MapTrack::new();
+        let mut track = MapTrack::new(MAX_MAPTRACK_FRAMES);
         let all: BTreeSet<u32> = core::iter::from_fn(|| track.reserve()).collect();
-        assert_eq!(all.len(), MAX_CHUNKS * CHUNK as usize);
+        assert_eq!(all.len(), (MAX_MAPTRACK_FRAMES * CHUNK) as usize);
         assert!(track.reserve().is_none());
         track.free(5);
         track.free(70_000);
@@ -145,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_filled_handles_can_be_taken() {
-        let mut track = MapTrack::new();
+        let mut track = MapTrack::new(MAX_MAPTRACK_FRAMES);
         let handle = track.reserve().unwrap();
         for bad in [handle, handle + 1, CHUNK, u32::MAX] {
             assert!(track.take(bad).is_none());

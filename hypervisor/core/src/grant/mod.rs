@@ -7,7 +7,7 @@
 mod entry;
 mod maptrack;
 
-pub use maptrack::{MapTrack, Mapping};
+pub use maptrack::{MAX_MAPTRACK_FRAMES, MapTrack, Mapping};
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -60,13 +60,13 @@ pub struct GrantTable {
     pub max_frames: u32,
 }
 
-impl Default for GrantTable {
-    fn default() -> Self {
-        Self { frames: Vec::new(), max_frames: MAX_FRAMES }
-    }
-}
-
 impl GrantTable {
+    /// A table without frames.
+    #[must_use]
+    pub const fn new(max_frames: u32) -> Self {
+        Self { frames: Vec::new(), max_frames }
+    }
+
     /// Frames that it has.
     #[must_use]
     pub fn nr_frames(&self) -> u32 {
@@ -94,8 +94,9 @@ impl GrantTable {
         Ok(())
     }
 
-    /// Takes the frames out, for the domain's end.
+    /// Takes the frames out, for the domain's end; there will be no others.
     pub fn take_frames(&mut self) -> Vec<SharedFrame> {
+        self.max_frames = 0;
         core::mem::take(&mut self.frames).into_iter().map(|frame| frame.shared).collect()
     }
 
@@ -191,7 +192,7 @@ mod tests {
             let machine = FakeMachine::new(Config { frames: 64, ..Config::default() });
             let mm = Mm::new(machine);
             mm.add_range(Mfn(0), 64);
-            let mut table = GrantTable::default();
+            let mut table = GrantTable::new(MAX_FRAMES);
             table.grow(&mm, GRANTER, 1).unwrap();
             Self { machine, table }
         }

@@ -4,11 +4,12 @@ use super::{Answer, Args};
 use crate::ctx::Ctx;
 use crate::domain::Domain;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use oxen_abi::Errno;
 use oxen_abi::arch_x86_64::{MACH2PHYS_VIRT_END, MACH2PHYS_VIRT_START};
 use oxen_abi::memory::{
     AddToPhysmap, AddToPhysmapBatch, E820Entry, ForeignMemoryMap, MachphysMapping, MachphysMfnList, MemAcquireResource, MemoryMap, MemoryOp,
-    MemoryReservation, PodTarget, RemoveFromPhysmap, ReservedDeviceMemoryMap, VnumaTopologyInfo,
+    MemoryReservation, PodTarget, RemoveFromPhysmap, ReservedDeviceMemoryMap, ResourceType, VnumaTopologyInfo,
 };
 use oxen_hal::{Machine, MemoryKind, MemoryRange};
 use oxen_mm::MmError;
@@ -25,6 +26,8 @@ const MAX_ORDER_HARDWARE: u32 = 12;
 const MAX_ORDER_CONTROL: u32 = 18;
 /// Most entries of a memory map that a domain is given.
 const MAX_MAP_ENTRIES: u32 = 1024;
+/// `XENMEM_resource_grant_table_id_shared` of the public header `memory.h`.
+const GRANT_TABLE_SHARED: u32 = 0;
 /// Bytes of the machine-to-phys table per extent of `XENMEM_machphys_mfn_list`: 2 MiB.
 const M2P_FRAMES_PER_EXTENT: u64 = (2 << 20) / 8;
 
@@ -98,14 +101,7 @@ impl<M: Machine> Ctx<'_, M> {
                 self.write(argument, &request)?;
                 Ok(0)
             }
-            // For another domain's resources only, and there is none yet.
-            MemoryOp::ACQUIRE_RESOURCE => {
-                let request: MemAcquireResource = self.read(argument)?;
-                if request.pad != 0 {
-                    return Err(Errno::EINVAL);
-                }
-                Err(Errno::ESRCH)
-            }
+            MemoryOp::ACQUIRE_RESOURCE => self.acquire_resource(argument),
             MemoryOp::CLAIM_PAGES => {
                 let request: MemoryReservation = self.read(argument)?;
                 if request.extent_order != 0 || request.mem_flags != 0 || !request.extent_start.is_null() {
@@ -185,6 +181,39 @@ impl<M: Machine> Ctx<'_, M> {
             self.write_element(list, index, &mfn.0)?;
         }
         Ok(())
+    }
+
+    /// Tells the frames of something that belongs to another domain, by which the caller maps them: its grant table.
+    fn acquire_resource(&self, argument: Gva) -> Answer {
+        let mut request: MemAcquireResource = self.read(argument)?;
+        if request.pad != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if matches!(DomId(request.domid), DomId::SELF) || request.domid == self.domain.id.0 {
+            return Err(Errno::EPERM);
+        }
+        let target = self.target_domain(request.domid)?;
+        if request.kind != ResourceType::GRANT_TABLE {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if request.id != GRANT_TABLE_SHARED {
+            return Err(Errno::EINVAL);
+        }
+        if request.frame_list.is_null() {
+            request.nr_frames = target.grants.lock().max_frames;
+            self.write(argument, &request)?;
+            return Ok(0);
+        }
+        let end = request.frame.checked_add(request.nr_frames.into()).and_then(|end| u32::try_from(end).ok()).ok_or(Errno::EINVAL)?;
+        let frames: Vec<Mfn> = {
+            let mut grants = target.grants.lock();
+            grants.grow(&self.hv.memory, target.id, end)?;
+            grants.frames().take(end as usize).skip(request.frame as usize).collect()
+        };
+        for (index, mfn) in frames.iter().enumerate() {
+            self.write_element(Gva(request.frame_list.address()), index as u64, &mfn.0)?;
+        }
+        Ok(0)
     }
 
     fn machphys_mfn_list(&self, argument: Gva) -> Answer {

@@ -44,7 +44,7 @@ impl<M: Machine> Ctx<'_, M> {
         let mut firsts = Vec::new();
         let mut failed = None;
         for block in new {
-            match self.hv.memory.assign(block, target.id) {
+            match self.hv.memory.reassign(block, target.id) {
                 Ok(mfn) => firsts.push(mfn),
                 Err((error, block)) => {
                     self.hv.memory.free(block);
@@ -86,7 +86,7 @@ impl<M: Machine> Ctx<'_, M> {
             Ok(()) => Ok(taken.into_iter().map(|(block, _)| block).collect()),
             Err(error) => {
                 for (block, pfn) in taken {
-                    match self.hv.memory.assign(block, target.id) {
+                    match self.hv.memory.reassign(block, target.id) {
                         Ok(mfn) => self.machine().set_m2p(mfn, pfn),
                         Err((_, block)) => self.hv.memory.free(block),
                     }

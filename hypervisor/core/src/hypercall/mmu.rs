@@ -76,9 +76,16 @@ impl<M: Machine> Ctx<'_, M> {
         let at = Maddr(request.ptr & !7);
         let preserve = kind == MmuUpdateType::PT_UPDATE_PRESERVE_AD;
         let result = match kind {
-            MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_PRESERVE_AD | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => self
-                .hv
-                .with_tables(owner, foreign, |mm, ctx| mm.update_entry(ctx, at.mfn(), at.page_offset() / 8, request.val, preserve)),
+            MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_PRESERVE_AD | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => {
+                let index = at.page_offset() / 8;
+                self.hv.with_tables(owner, foreign, |mm, ctx| {
+                    // Looked at under the lock: the tables of a dying domain are being taken apart.
+                    if owner.id != self.domain.id && owner.is_dying() {
+                        return Err(MmError::Dying(owner.id));
+                    }
+                    mm.update_entry(ctx, at.mfn(), index, request.val, preserve)
+                })
+            }
             MmuUpdateType::MACHPHYS_UPDATE => self.hv.memory.set_machphys(at.mfn(), foreign, request.val),
             _ => return Err(Errno::ENOSYS),
         };

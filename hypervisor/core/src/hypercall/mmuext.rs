@@ -10,7 +10,7 @@ use oxen_abi::Errno;
 use oxen_abi::xen::{DOMID_SELF, MmuextCmd, MmuextOp};
 use oxen_hal::{FlushScope, Machine};
 use oxen_mm::{Level, MmError};
-use oxen_types::{DomId, Gva, Mfn};
+use oxen_types::{Gva, Mfn};
 
 /// Operations done before the guest may take interrupts.
 const BUDGET: u32 = 256;
@@ -86,12 +86,12 @@ impl<M: Machine> Ctx<'_, M> {
             }
             MmuextCmd::SET_LDT => self.set_ldt(op.arg1, u64::from(low32(op.arg2))),
             MmuextCmd::CLEAR_PAGE => {
-                let frame = self.plain_frame(owner.id, mfn)?;
+                let frame = self.plain_frame(owner, mfn)?;
                 self.machine().zero_frame(frame.mfn());
                 Ok(())
             }
             MmuextCmd::COPY_PAGE => {
-                let to = self.plain_frame(owner.id, mfn)?;
+                let to = self.plain_frame(owner, mfn)?;
                 let from = self.hv.memory.get_page(Mfn(op.arg2), owner.id).map_err(MmError::errno)?;
                 self.machine().copy_frame(to.mfn(), from.mfn());
                 Ok(())
@@ -101,12 +101,15 @@ impl<M: Machine> Ctx<'_, M> {
         }
     }
 
-    fn plain_frame(&self, owner: DomId, mfn: Mfn) -> Result<oxen_mm::TypedRef<'_, M>, Errno> {
-        self.hv.memory.get_writable(mfn, owner, &self.domain.dirty_cpus).map_err(MmError::errno)
+    fn plain_frame(&self, owner: &Domain, mfn: Mfn) -> Result<oxen_mm::TypedRef<'_, M>, Errno> {
+        self.hv.memory.get_writable(mfn, owner.id, &owner.dirty_cpus).map_err(MmError::errno)
     }
 
     fn pin(&mut self, owner: &Arc<Domain>, mfn: Mfn, level: Level) -> Result<(), Errno> {
-        let result = self.hv.with_tables(owner, owner.id, |mm, ctx| mm.pin(ctx, mfn, level));
+        let result = self.hv.with_tables(owner, owner.id, |mm, ctx| {
+            // Looked at under the lock: a dying domain's pins are being taken away, and nobody would take this one.
+            if owner.is_dying() { Err(MmError::Dying(owner.id)) } else { mm.pin(ctx, mfn, level) }
+        });
         result.map_err(|e| self.refuse("pin", e))
     }
 

@@ -4,7 +4,7 @@
 use super::Answer;
 use crate::console::Ring;
 use crate::ctx::Ctx;
-use crate::domain::{Domain, Privileges};
+use crate::domain::{Domain, DomainSpec, Privileges};
 use crate::{Config, Hypervisor};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -50,9 +50,9 @@ impl World {
         let region = Box::leak((0..RING_BYTES).map(|_| AtomicU8::new(0)).collect());
         let hv = Hypervisor::new(machine, memory, Config::default(), Ring::in_region(region).0);
         for (id, control) in [(DomId::DOM0, true), (D5, false)] {
-            let shared = hv.memory.share(hv.memory.alloc_zeroed(0, 0).unwrap(), id, true);
             hv.memory.account(id).unwrap().set_limit(100);
-            hv.create_domain(id, Privileges { control, hardware: control }, shared, 2, false).unwrap();
+            let domain = hv.add_domain(&DomainSpec::new(id, Privileges { control, hardware: control }, 2)).unwrap();
+            hv.add_vcpus(&domain, false);
         }
         Self { machine, hv }
     }

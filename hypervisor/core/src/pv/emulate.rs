@@ -92,7 +92,9 @@ fn do_cpuid<M: Machine>(ctx: &mut Ctx<'_, M>) {
         tsc_scale: ctx.machine().tsc_scale(),
     };
     let machine = ctx.machine();
-    let [a, b, c, d] = cpuid::pv(&query, |leaf, subleaf| machine.cpuid(leaf, subleaf));
+    let answer = cpuid::pv(&query, |leaf, subleaf| machine.cpuid(leaf, subleaf));
+    let policy = ctx.domain.cpuid.lock().clone();
+    let [a, b, c, d] = policy.map_or(answer, |policy| policy.apply(leaf, subleaf, answer));
     ctx.frame.rax = a.into();
     ctx.frame.rbx = b.into();
     ctx.frame.rcx = c.into();

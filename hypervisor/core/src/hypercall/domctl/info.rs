@@ -2,7 +2,7 @@
 
 use crate::Hypervisor;
 use crate::ctx::Ctx;
-use crate::domain::Domain;
+use crate::domain::{Domain, Life};
 use crate::vcpu::{Placement, Vcpu, stop};
 use oxen_abi::Errno;
 use oxen_abi::domctl::{
@@ -87,7 +87,7 @@ fn state_flags(domain: &Domain) -> u32 {
         flags |= DOMINF_SHUTDOWN;
         reason = why.raw() & DOMINF_SHUTDOWN_MASK;
     }
-    if domain.is_dying() {
+    if domain.life() == Life::Dead {
         flags |= DOMINF_DYING;
     }
     if domain.is_paused() {

@@ -1,6 +1,9 @@
 //! `domctl`: one domain.
 
+mod context;
 mod info;
+mod life;
+mod policy;
 mod settings;
 mod vcpu;
 #[cfg(test)]
@@ -30,11 +33,20 @@ impl<M: Machine> Ctx<'_, M> {
             self.write(argument, &op)?;
             return Ok(0);
         }
+        if op.cmd == DomctlCmd::CREATEDOMAIN {
+            self.create_domain(&mut op)?;
+            self.write(argument, &op)?;
+            return Ok(0);
+        }
         let target = self.hv.domains.get(DomId(op.domain)).ok_or(Errno::ESRCH)?;
-        if self.domctl_on(&target, &mut op)? {
+        let result = self.domctl_on(&target, &mut op);
+        drop(target);
+        // It may have been the last that kept a dead domain.
+        self.hv.bury_dead();
+        if op.cmd == DomctlCmd::SET_CPU_POLICY || result? {
             self.write(argument, &op)?;
         }
-        Ok(0)
+        result.map(|_| 0)
     }
 
     /// Carries out an operation on a domain that exists; says whether there is something to tell.
@@ -48,9 +60,55 @@ impl<M: Machine> Ctx<'_, M> {
             }
             DomctlCmd::UNPAUSEDOMAIN => {
                 self.require_other(target)?;
+                target.created.store(true, core::sync::atomic::Ordering::SeqCst);
                 self.hv.unpause_domain(target)?;
                 return Ok(false);
             }
+            DomctlCmd::RESUMEDOMAIN => {
+                self.require_other(target)?;
+                self.hv.resume_domain(target);
+                return Ok(false);
+            }
+            DomctlCmd::DESTROYDOMAIN => {
+                self.destroy_domain(target)?;
+                return Ok(false);
+            }
+            DomctlCmd::MAX_VCPUS => {
+                self.set_max_vcpus(target, &op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::SETVCPUCONTEXT => {
+                self.set_vcpu_context(target, &op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::GETVCPUCONTEXT => {
+                self.vcpu_context(target, &op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::SET_ADDRESS_SIZE => {
+                self.set_address_size(&op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::SETTIMEOFFSET => {
+                self.set_time_offset(target, &op.u.read());
+                return Ok(false);
+            }
+            DomctlCmd::SETTSCINFO => {
+                self.set_tsc_info(target, &op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::HYPERCALL_INIT => {
+                self.fill_hypercall_page(target, &op.u.read())?;
+                return Ok(false);
+            }
+            DomctlCmd::SET_CPU_POLICY => {
+                let mut request = op.u.read();
+                let done = self.set_cpu_policy(target, &mut request);
+                op.u.write(&request);
+                return done.map(|()| true);
+            }
+            DomctlCmd::GET_CPU_POLICY => self.with_domctl(target, op, Self::cpu_policy)?,
+            DomctlCmd::GETPAGEFRAMEINFO3 => self.with_domctl(target, op, Self::page_types)?,
             DomctlCmd::MAX_MEM => {
                 self.set_max_mem(target, &op.u.read())?;
                 return Ok(false);
@@ -78,7 +136,7 @@ impl<M: Machine> Ctx<'_, M> {
         Ok(true)
     }
 
-    fn require_other(&self, target: &Arc<Domain>) -> Result<(), Errno> {
+    pub(super) fn require_other(&self, target: &Arc<Domain>) -> Result<(), Errno> {
         if Arc::ptr_eq(target, self.domain) { Err(Errno::EINVAL) } else { Ok(()) }
     }
 

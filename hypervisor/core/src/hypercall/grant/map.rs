@@ -251,7 +251,9 @@ impl<M: Machine> Ctx<'_, M> {
         if ended.iter().any(|one| one.host.is_some()) {
             self.machine().flush_remote(&self.domain.dirty_cpus, FlushScope::All);
         }
+        let mut of_dying = false;
         for Ended { handle, mapping, host, device } in ended.drain(..) {
+            of_dying |= mapping.granter.is_dying();
             let mut sides = 0;
             for held in [host, device].into_iter().flatten() {
                 self.hv.memory.put_mapping(held);
@@ -266,6 +268,9 @@ impl<M: Machine> Ctx<'_, M> {
             } else {
                 track.free(handle);
             }
+        }
+        if of_dying {
+            self.hv.bury_dead();
         }
     }
 }

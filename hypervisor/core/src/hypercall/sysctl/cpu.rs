@@ -3,9 +3,11 @@
 use crate::ctx::Ctx;
 use oxen_abi::Errno;
 use oxen_abi::sysctl::{
-    CPU_FEATURESET_HOST, CPU_FEATURESET_HVM, CPU_FEATURESET_HVM_MAX, CPU_FEATURESET_PV, CPU_FEATURESET_PV_MAX, CPU_FEATURESET_RAW, CpuFeatureset,
+    CPU_FEATURESET_HOST, CPU_FEATURESET_HVM, CPU_FEATURESET_HVM_MAX, CPU_FEATURESET_PV, CPU_FEATURESET_PV_MAX, CPU_FEATURESET_RAW, CPU_POLICY_HOST,
+    CPU_POLICY_HVM_DEFAULT, CPU_POLICY_HVM_MAX, CPU_POLICY_PV_DEFAULT, CPU_POLICY_PV_MAX, CPU_POLICY_RAW, CpuFeatureset, CpuPolicy,
 };
 use oxen_emul::cpuid;
+use oxen_emul::policy::{CpuidPolicy, MAX_MSRS};
 use oxen_hal::Machine;
 use oxen_types::Gva;
 
@@ -51,15 +53,35 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     fn host_features(&self) -> [u32; WORDS] {
+        collect(self.host_cpuid())
+    }
+
+    /// The processor's own answers. For leaves that it does not have it would answer with something else.
+    fn host_cpuid(&self) -> impl Fn(u32, u32) -> [u32; 4] {
         let machine = self.machine();
         let (basic, extended) = (machine.cpuid(0, 0)[EAX], machine.cpuid(0x8000_0000, 0)[EAX]);
         let subleaves = if basic >= 7 { machine.cpuid(7, 0)[EAX] } else { 0 };
-        // A processor answers for leaves that it does not have with something else.
-        collect(|leaf, subleaf| {
+        move |leaf, subleaf| {
             let limit = if leaf >= 0x8000_0000 { extended } else { basic };
             let present = leaf <= limit && (leaf != 7 || subleaf <= subleaves);
             if present { machine.cpuid(leaf, subleaf) } else { [0; 4] }
-        })
+        }
+    }
+
+    /// Tells a policy: the processor's own, or what PV guests get.
+    pub(super) fn host_policy(&self, request: &mut CpuPolicy) -> Result<(), Errno> {
+        if request.rsvd != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let policy = match request.index {
+            CPU_POLICY_RAW | CPU_POLICY_HOST => CpuidPolicy::collect(self.host_cpuid()),
+            CPU_POLICY_PV_MAX | CPU_POLICY_PV_DEFAULT => self.hv.pv_policy(),
+            CPU_POLICY_HVM_MAX | CPU_POLICY_HVM_DEFAULT => return Err(Errno::EOPNOTSUPP),
+            _ => return Err(Errno::EINVAL),
+        };
+        self.write_policy(&policy, &mut request.nr_leaves, request.leaves)?;
+        request.nr_msrs = if request.msrs.is_null() { MAX_MSRS as u32 } else { 0 };
+        Ok(())
     }
 
     /// What a PV guest of one vCPU would see that does not drive the hardware.

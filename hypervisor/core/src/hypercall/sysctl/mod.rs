@@ -46,6 +46,7 @@ impl<M: Machine> Ctx<'_, M> {
                 done?;
                 return Ok(0);
             }
+            SysctlCmd::GET_CPU_POLICY => self.with_payload(&mut op, Self::host_policy)?,
             // Where PCI functions are is not looked up: dom0 finds them, the hypervisor keeps no list.
             SysctlCmd::PCITOPOINFO => return Err(Errno::ENODEV),
             other => {
@@ -54,6 +55,7 @@ impl<M: Machine> Ctx<'_, M> {
             }
         }
         self.write(argument, &op)?;
+        self.hv.bury_dead();
         Ok(0)
     }
 
