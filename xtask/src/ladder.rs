@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::compile;
+use crate::deb_test;
 use crate::fuzz;
 use crate::host_tests;
 use crate::hypervisor::{Hypervisor, Kind};
@@ -30,6 +31,8 @@ pub enum Rung {
     Bad,
     /// Stock Linux as dom0.
     Dom0,
+    /// The Debian packages on a freshly installed disk. Takes long and needs root, so it runs only when asked for.
+    Deb,
 }
 
 /// What `test` can be told.
@@ -82,6 +85,9 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<bool> {
     }
     if [Rung::Guests, Rung::Bad, Rung::Dom0].iter().any(|rung| options.wants(*rung)) {
         machines(ws, options, &report)?;
+    }
+    if options.rung.contains(&Rung::Deb) && !options.list {
+        report.step("deb", || deb_test::run(ws));
     }
     Ok(options.list || report.finish())
 }

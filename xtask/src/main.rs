@@ -7,6 +7,8 @@ mod bench;
 mod cases;
 mod compile;
 mod cpio;
+mod deb;
+mod deb_test;
 mod debian_tools;
 mod debs;
 mod disk;
@@ -75,6 +77,8 @@ enum Verb {
         #[command(flatten)]
         options: run::Options,
     },
+    /// Make the Debian packages oxen-hypervisor and oxen-tools in target/dist/
+    Deb,
     /// Run the test ladder: host tests, test guests on Oxen and Xen, bad input, dom0, tidy, a short fuzz
     Test(ladder::Options),
     /// Count the cost of system calls, faults, forks and more on the bare machine, on Xen 4.17 and on Oxen
@@ -118,6 +122,10 @@ fn act(verb: Verb) -> Result<bool> {
         Verb::Iso { options } => {
             let path = run::make_iso(&ws, &options)?;
             ui::note(&format!("{} is ready", path.display()));
+        }
+        Verb::Deb => {
+            let packages = deb::build(&ws)?;
+            ui::note(&format!("{} and {} are ready", packages.hypervisor.display(), packages.tools.display()));
         }
         Verb::Test(options) => return ladder::run(&ws, &options),
         Verb::Bench(options) => return bench::run(&ws, &options),

@@ -42,6 +42,15 @@ const DEBIAN_RUST: &[(&str, &str)] = &[
     ("/usr/bin/ld.lld", "lld"),
 ];
 
+/// What installing Debian on a disk image needs.
+const DEBIAN_DISK_TOOLS: &[(&str, &str)] = &[("/usr/sbin/debootstrap", "debootstrap"), ("/sbin/sfdisk", "fdisk"), ("/usr/bin/dpkg-deb", "dpkg")];
+
+/// Makes sure Debian can be installed on a disk image.
+pub fn debian_disk_tools(ws: &Workspace) -> Result<()> {
+    image_tools(ws)?;
+    ensure(ws, DEBIAN_DISK_TOOLS)
+}
+
 /// Makes sure images can be built and booted.
 pub fn image_tools(ws: &Workspace) -> Result<()> {
     ensure(ws, IMAGE_TOOLS)
