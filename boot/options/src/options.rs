@@ -124,8 +124,6 @@ pub struct Options {
     pub guest_loglvl: LogThreshold,
     /// `conring_size=`, in bytes.
     pub conring_len_bytes: u64,
-    /// `sync_console`
-    pub sync_console: bool,
     /// `vga=keep`
     pub vga_keep: bool,
     /// `noreboot`
@@ -146,8 +144,6 @@ pub struct Options {
     pub acpi: Acpi,
     /// `clocksource=`; `None` for the best there is.
     pub clocksource: Option<ClockSource>,
-    /// `noirqbalance`
-    pub noirqbalance: bool,
     /// `watchdog`
     pub watchdog: bool,
     /// What follows ` -- `: appended to the kernel command line of domain 0.
@@ -176,7 +172,6 @@ impl Default for Options {
                 rate_limited: LogLevel::Warning,
             },
             conring_len_bytes: 1 << 20,
-            sync_console: false,
             vga_keep: false,
             noreboot: false,
             maxcpus: None,
@@ -187,7 +182,6 @@ impl Default for Options {
             pcid: true,
             acpi: Acpi::default(),
             clocksource: None,
-            noirqbalance: false,
             watchdog: false,
             dom0_args: String::new(),
         }

@@ -140,10 +140,10 @@ pub static TABLE: &[OptionSpec] = &[
     OptionSpec {
         name: "sync_console",
         syntax: "",
-        default: "off",
-        help: "Writes every message out before going on. Slow; for finding hangs.",
-        status: Status::NoEffect,
-        setter: Setter::Switch(|options, on| options.sync_console = on),
+        default: "",
+        help: "Every message is written out before the hypervisor goes on; it is always so.",
+        status: Status::Honoured,
+        setter: Setter::Bare,
     },
     OptionSpec {
         name: "vga",
@@ -212,7 +212,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "on",
         help: "Uses supervisor-mode execution prevention where the processor has it.",
-        status: Status::NoEffect,
+        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.smep = on),
     },
     OptionSpec {
@@ -220,7 +220,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "on",
         help: "Uses supervisor-mode access prevention where the processor has it.",
-        status: Status::NoEffect,
+        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.smap = on),
     },
     OptionSpec {
@@ -252,10 +252,10 @@ pub static TABLE: &[OptionSpec] = &[
     OptionSpec {
         name: "noirqbalance",
         syntax: "",
-        default: "off",
-        help: "Leaves interrupts on the processors that they were bound to first.",
-        status: Status::NoEffect,
-        setter: Setter::Switch(|options, on| options.noirqbalance = on),
+        default: "",
+        help: "Interrupts stay on the processor that they were bound to first; it is always so.",
+        status: Status::Honoured,
+        setter: Setter::Bare,
     },
     OptionSpec {
         name: "watchdog",

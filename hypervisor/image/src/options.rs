@@ -18,6 +18,8 @@ pub fn early(options: &Options) -> EarlyOptions {
         no_reboot: options.noreboot,
         max_cpus: if options.nosmp { 1 } else { options.maxcpus.unwrap_or(u32::MAX).max(1) },
         x2apic: options.x2apic,
+        smep: options.smep,
+        smap: options.smap,
         console_ring_bytes: options.conring_len_bytes + oxen_core::console::RING_HEADER_BYTES as u64,
         heap_bytes: HEAP_BYTES,
         ..EarlyOptions::default()

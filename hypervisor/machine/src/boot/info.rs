@@ -21,6 +21,10 @@ pub struct EarlyOptions {
     pub max_cpus: u32,
     /// Use the x2APIC where there is one.
     pub x2apic: bool,
+    /// Use supervisor-mode execution prevention where the processor has it.
+    pub smep: bool,
+    /// Use supervisor-mode access prevention where the processor has it.
+    pub smap: bool,
     /// Bytes of the region for the console ring that outlives a warm reset.
     pub console_ring_bytes: u64,
     /// Bytes of the heap's first part.
@@ -36,6 +40,8 @@ impl Default for EarlyOptions {
             no_reboot: false,
             max_cpus: u32::MAX,
             x2apic: true,
+            smep: true,
+            smap: true,
             console_ring_bytes: 1 << 20,
             heap_bytes: 1 << 20,
             memory_limit: u64::MAX,

@@ -132,7 +132,7 @@ fn start_machine(info: BootInfo) -> ! {
     debug_assert!(info.image.start.is_multiple_of(2 << 20) && IMAGE.is_multiple_of(2 << 20));
     log!("loaded by {} ({}), image at {:#x}-{:#x}", info.loader, if info.efi { "UEFI" } else { "BIOS" }, info.image.start, info.image.end);
     // SAFETY: once, on the boot CPU, on the final tables.
-    unsafe { crate::cpu::start_boot_cpu() };
+    unsafe { crate::cpu::start_boot_cpu(&info.options) };
     crate::entry::begin_on_main_stack(info, start_platform)
 }
 

@@ -3,6 +3,7 @@
 use super::features::{self, Features};
 use super::registers::{self, rdmsr, wrmsr, xsetbv};
 use super::{DR6_CLEAR, DR7_CLEAR, msr};
+use crate::boot::EarlyOptions;
 use crate::descriptors::{self, FIXED, GUEST_GDT_PAGES, Gate, HYPERVISOR_CS, HYPERVISOR_DS, LDT_PAGES, Tss, USER_CS32};
 use crate::entry::{self, Entries};
 use crate::layout::direct;
@@ -119,8 +120,10 @@ fn fill_gdt(page: Maddr, tss: u64) {
 ///
 /// # Safety
 /// Called once, on the boot CPU, with the final page tables loaded and interrupts off, before any other CPU runs.
-pub unsafe fn start_boot_cpu() {
+pub unsafe fn start_boot_cpu(options: &EarlyOptions) {
     let mut features = Features::detect();
+    features.smep &= options.smep;
+    features.smap &= options.smap;
     // SAFETY: no other CPU runs, and this one does not use the table yet.
     entry::write_idt(unsafe { &mut *IDT.0.get() });
     if features.xsave {
