@@ -15,6 +15,7 @@
 pub mod check;
 pub mod console;
 pub mod cpu;
+pub mod domu;
 pub mod entry;
 pub mod event;
 pub mod fifo;

@@ -79,6 +79,9 @@ impl<M: Machine> Hypervisor<M> {
         if vcpu.is_up() {
             c.flags |= VGCF_ONLINE;
         }
+        if vcpu.runstate.lock().running_ns(self.machine.now_ns()) != 0 {
+            c.flags |= VGCF_I387_VALID;
+        }
         if let Some(info) = vcpu.info() {
             c.user_regs.saved_upcall_mask = info.upcall_masked(self.machine).into();
         }
@@ -164,6 +167,7 @@ fn fill(state: &mut VcpuState, c: &VcpuGuestContext) {
         if let Some(high) = area.get_mut(26..28) {
             high.fill(0);
         }
+        state.fpu_given = true;
     }
     for (vector, (slot, entry)) in state.traps.iter_mut().zip(&c.trap_ctxt).enumerate() {
         *slot = *entry;
@@ -226,8 +230,9 @@ fn tell(state: &VcpuState, c: &mut VcpuGuestContext) {
     c.fs_base = context.fs_base;
     c.gs_base_kernel = context.gs_base_kernel;
     c.gs_base_user = context.gs_base_user;
-    c.flags = VGCF_I387_VALID;
+    c.flags = 0;
     let mut flag = |set: bool, bit: u64| c.flags |= if set { bit } else { 0 };
+    flag(state.fpu_given, VGCF_I387_VALID);
     flag(context.in_kernel, VGCF_IN_KERNEL);
     flag(state.callbacks.failsafe.masks_events, VGCF_FAILSAFE_DISABLES_EVENTS);
     flag(state.callbacks.syscall.masks_events, VGCF_SYSCALL_DISABLES_EVENTS);

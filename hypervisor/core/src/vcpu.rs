@@ -305,6 +305,8 @@ pub struct VcpuState {
     pub context: VcpuContext,
     /// Whether `VCPUOP_initialise` or the domain builder has set it up.
     pub initialised: bool,
+    /// The FPU state was given to it, not only what a new vCPU has.
+    pub fpu_given: bool,
     /// Exception handlers.
     pub traps: Box<[TrapInfo; NR_TRAP_VECTORS]>,
     /// Other entry points.
@@ -346,6 +348,7 @@ impl VcpuState {
         Self {
             context: VcpuContext::new(fpu_bytes),
             initialised: false,
+            fpu_given: false,
             traps: Box::new([TrapInfo::default(); NR_TRAP_VECTORS]),
             callbacks: Callbacks::default(),
             kernel_ss: 0,

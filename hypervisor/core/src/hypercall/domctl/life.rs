@@ -46,15 +46,17 @@ impl<M: Machine> Ctx<'_, M> {
         if request.flags & REFUSED_FLAGS != 0 {
             return refuse(format_args!("flags {:#x}: only PV guests without devices are supported", request.flags), Errno::EINVAL);
         }
-        if request.arch.emulation_flags & !EMULATE_PIT != 0 || request.vmtrace_size != 0 {
-            let flags = request.arch.emulation_flags;
-            return refuse(format_args!("emulation flags {flags:#x}, trace size {}", request.vmtrace_size), Errno::EINVAL);
+        if request.arch.emulation_flags & !EMULATE_PIT != 0 {
+            return refuse(format_args!("emulation flags {:#x} of a PV guest", request.arch.emulation_flags), Errno::EOPNOTSUPP);
+        }
+        if request.vmtrace_size != 0 {
+            return refuse(format_args!("{} bytes of processor traces", request.vmtrace_size), Errno::EINVAL);
         }
         if request.max_vcpus == 0 || request.max_vcpus > MAX_VCPUS {
             return refuse(format_args!("{} vCPUs, of 1 to {MAX_VCPUS}", request.max_vcpus), Errno::EINVAL);
         }
         if request.cpupool_id != POOL {
-            return refuse(format_args!("cpupool {}", request.cpupool_id), Errno::ENOENT);
+            return refuse(format_args!("cpupool {}", request.cpupool_id), Errno::ESRCH);
         }
         let (version, other_bits) = (request.grant_opts & GRANT_VERSION_MASK, request.grant_opts & !GRANT_VERSION_MASK);
         if version > 1 || other_bits != 0 {
