@@ -84,8 +84,7 @@ fn report_memory() {
     for range in MACHINE.memory_map() {
         log!("  {:#014x}-{:#014x} {:?}", range.start.0, range.end.0, range.kind);
     }
-    let used = memory::memory_use();
-    log!("hypervisor uses {} KiB: {used:?}", used.total() >> 10);
+    log!("hypervisor uses {}", memory::memory_use());
 }
 
 fn version() -> VersionInfo {

@@ -3,6 +3,7 @@
 use super::FIRST_MANAGED;
 use crate::boot::ranges::{Span, SpanList};
 use crate::layout::direct;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use oxen_sync::{SpinLock, level};
 use oxen_types::{Maddr, Mfn, PAGE_SIZE};
@@ -29,6 +30,25 @@ pub enum Purpose {
     Other,
 }
 
+impl Purpose {
+    /// Every purpose.
+    const ALL: [Self; NR_PURPOSES] = [Self::Image, Self::FrameTable, Self::M2p, Self::PageTables, Self::PerCpu, Self::Heap, Self::ConsoleRing, Self::Other];
+
+    /// The word for it in reports.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::FrameTable => "frame table",
+            Self::M2p => "machine-to-phys table",
+            Self::PageTables => "page tables",
+            Self::PerCpu => "processors",
+            Self::Heap => "heap",
+            Self::ConsoleRing => "console ring",
+            Self::Other => "other",
+        }
+    }
+}
+
 const NR_PURPOSES: usize = 8;
 
 /// The hypervisor's memory by purpose.
@@ -48,6 +68,18 @@ impl MemoryUse {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.bytes.iter().sum()
+    }
+}
+
+/// `9344 KiB (image 988, frame table 4100, ...)`.
+impl fmt::Display for MemoryUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} KiB (", self.total() >> 10)?;
+        for (n, purpose) in Purpose::ALL.into_iter().filter(|purpose| self.bytes(*purpose) != 0).enumerate() {
+            let separator = if n == 0 { "" } else { ", " };
+            write!(f, "{separator}{} {}", purpose.name(), self.bytes(purpose) >> 10)?;
+        }
+        f.write_str(")")
     }
 }
 
