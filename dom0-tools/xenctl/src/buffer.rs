@@ -86,13 +86,28 @@ impl Buffer {
     }
 
     /// A buffer that holds `value`.
-    pub(crate) fn holding<T: IntoBytes + Immutable>(
+    pub(crate) fn holding<T: IntoBytes + Immutable + ?Sized>(
         device: Option<&File>,
         value: &T,
     ) -> Result<Self> {
-        let mut buffer = Self::new(device, size_of::<T>())?;
+        let mut buffer = Self::new(device, size_of_val(value))?;
         buffer.bytes_mut().copy_from_slice(value.as_bytes());
         Ok(buffer)
+    }
+
+    /// Makes this the buffer of `bytes` alone; `false`, with nothing changed, when they do not fit.
+    pub(crate) fn refill(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.mapped {
+            return false;
+        }
+        self.len = bytes.len();
+        self.bytes_mut().copy_from_slice(bytes);
+        true
+    }
+
+    /// Whether it is as small as buffers are.
+    pub(crate) fn is_one_page(&self) -> bool {
+        self.mapped == page_size()
     }
 
     /// The address, for a hypercall.
@@ -140,6 +155,9 @@ impl Buffer {
     }
 }
 
+// SAFETY: the mapping belongs to the process, not to a thread.
+unsafe impl Send for Buffer {}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the range is exactly this buffer's mapping, and no slice of it outlives `self`.
@@ -157,7 +175,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 /// Bytes per page of this kernel.
-fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // SAFETY: reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)

@@ -20,6 +20,13 @@ pub enum Error {
     },
     /// The kernel offers no `privcmd` device.
     NoPrivcmd,
+    /// The kernel does not offer another device.
+    NoDevice {
+        /// The device.
+        path: &'static str,
+        /// The kernel module that provides it.
+        module: &'static str,
+    },
     /// The hypervisor refused: this domain is not the control domain.
     NotControlDomain {
         /// The call.
@@ -48,6 +55,44 @@ pub enum Error {
         call: &'static str,
         /// The reason.
         errno: Errno,
+    },
+    /// The hypervisor refused a call about a domain.
+    Domain {
+        /// The call.
+        call: &'static str,
+        /// The domain.
+        domid: u16,
+        /// The reason.
+        errno: Errno,
+    },
+    /// Frames of a domain could not be mapped.
+    Map {
+        /// The domain.
+        domid: u16,
+        /// The frame at fault, or the first one.
+        frame: u64,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A frame that a domain granted could not be mapped.
+    Grant {
+        /// The domain.
+        domid: u16,
+        /// The first grant reference.
+        reference: u32,
+        /// The reason.
+        source: io::Error,
+    },
+    /// An operation on an event channel failed.
+    Event {
+        /// What was being done.
+        doing: &'static str,
+        /// The domain at the other end, where it matters.
+        domid: Option<u16>,
+        /// The port, or the number of the virtual interrupt.
+        port: u32,
+        /// The reason.
+        source: io::Error,
     },
     /// The kernel failed to carry out a step.
     Kernel {
@@ -91,6 +136,18 @@ impl Error {
         }
     }
 
+    /// The same error, about domain `domid`.
+    pub(crate) fn about(self, domid: u16) -> Self {
+        match self {
+            Self::Hypercall {
+                errno: Errno::ESRCH,
+                ..
+            } => Self::NoSuchDomain { domid },
+            Self::Hypercall { call, errno } => Self::Domain { call, domid, errno },
+            other => other,
+        }
+    }
+
     /// The hypervisor's error number, where the error is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
@@ -98,10 +155,16 @@ impl Error {
             Self::InterfaceVersion { .. } => Some(Errno::EACCES),
             Self::NotImplemented { .. } => Some(Errno::ENOSYS),
             Self::NoSuchDomain { .. } => Some(Errno::ESRCH),
-            Self::Hypercall { errno, .. } => Some(*errno),
+            Self::Hypercall { errno, .. } | Self::Domain { errno, .. } => Some(*errno),
+            Self::Map { source, .. } | Self::Grant { source, .. } | Self::Event { source, .. } => {
+                source
+                    .raw_os_error()
+                    .and_then(|raw| Errno::from_raw(i64::from(raw)))
+            }
             Self::NotUnderXen
             | Self::NotRoot { .. }
             | Self::NoPrivcmd
+            | Self::NoDevice { .. }
             | Self::Kernel { .. }
             | Self::BadAnswer { .. } => None,
         }
@@ -118,6 +181,9 @@ impl fmt::Display for Error {
             Self::NoPrivcmd => f.write_str(
                 "this kernel offers no /dev/xen/privcmd; load the module with `modprobe xen-privcmd` (only domain 0 needs it)",
             ),
+            Self::NoDevice { path, module } => {
+                write!(f, "this kernel offers no {path}; load the module with `modprobe {module}`")
+            }
             Self::NotControlDomain { call } => {
                 write!(f, "the hypervisor refused {call}: this is not the control domain; run this in domain 0")
             }
@@ -129,6 +195,15 @@ impl fmt::Display for Error {
             Self::NotImplemented { call } => write!(f, "the running hypervisor does not implement {call}"),
             Self::NoSuchDomain { domid } => write!(f, "there is no domain {domid}; `xm list` shows those that exist"),
             Self::Hypercall { call, errno } => write!(f, "the hypervisor refused {call}: {errno}"),
+            Self::Domain { call, domid, errno } => {
+                write!(f, "the hypervisor refused {call} for domain {domid}: {errno}{}", advice(*errno))
+            }
+            Self::Map { domid, frame, source } => write!(f, "mapping frame {frame:#x} of domain {domid}: {source}"),
+            Self::Grant { domid, reference, source } => {
+                write!(f, "mapping grant {reference} of domain {domid}: {source}; has the domain granted it to this one?")
+            }
+            Self::Event { doing, domid: Some(domid), port, source } => write!(f, "{doing} {port} of domain {domid}: {source}"),
+            Self::Event { doing, domid: None, port, source } => write!(f, "{doing} {port}: {source}"),
             Self::Kernel { doing, source } => write!(f, "{doing}: {source}"),
             Self::BadAnswer { call } => write!(f, "the hypervisor's answer to {call} makes no sense; tools and hypervisor do not match"),
         }
@@ -138,10 +213,24 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Kernel { source, .. } => Some(source),
-            Self::Hypercall { errno, .. } => Some(errno),
+            Self::Kernel { source, .. }
+            | Self::Map { source, .. }
+            | Self::Grant { source, .. }
+            | Self::Event { source, .. } => Some(source),
+            Self::Hypercall { errno, .. } | Self::Domain { errno, .. } => Some(errno),
             _ => None,
         }
+    }
+}
+
+/// What a refusal that is not the caller's mistake usually means.
+fn advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOMEM => {
+            "; `xm info` shows the free memory, `xm mem-set 0` takes some from domain 0"
+        }
+        Errno::EBUSY => "; something else is using it, try again",
+        _ => "",
     }
 }
 

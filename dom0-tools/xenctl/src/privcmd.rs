@@ -1,19 +1,30 @@
 //! The `privcmd` device.
 
 use crate::buffer::Buffer;
+use crate::device::{self, Blocking};
 use crate::error::{Error, Result};
+use crate::mapping::{FRAME_LEN, SharedMemory};
 use oxen_abi::Hypercall;
+use oxen_abi::memory::ResourceType;
 use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 /// Where the device is; the second is the name that kernels before devtmpfs used.
 const PRIVCMD: [&str; 2] = ["/dev/xen/privcmd", "/proc/xen/privcmd"];
+const MODULE: &str = "xen-privcmd";
 /// The device that gives memory for hypercalls.
 const HYPERCALL_BUFFERS: &str = "/dev/xen/hypercall";
+/// One-page buffers kept for the next call.
+const SPARE_BUFFERS: usize = 4;
+/// How often a frame that is being paged in is asked for, and how long to wait between.
+const PAGED_TRIES: u32 = 100;
+const PAGED_WAIT: Duration = Duration::from_millis(10);
 
 /// The argument of [`IOCTL_PRIVCMD_HYPERCALL`] (`struct privcmd_hypercall`).
 #[repr(C)]
@@ -22,19 +33,64 @@ struct PrivcmdHypercall {
     args: [u64; 5],
 }
 
-/// The request number: no direction, type `P`, number 0, size of the argument (`IOCTL_PRIVCMD_HYPERCALL` of Linux's
-/// `xen/privcmd.h`).
-const IOCTL_PRIVCMD_HYPERCALL: u64 =
-    (size_of::<PrivcmdHypercall>() as u64) << 16 | (b'P' as u64) << 8;
+/// The argument of [`IOCTL_PRIVCMD_MMAPBATCH_V2`] (`struct privcmd_mmapbatch_v2`).
+#[repr(C)]
+struct PrivcmdMmapBatch {
+    num: u32,
+    dom: u16,
+    addr: u64,
+    arr: *const u64,
+    err: *mut i32,
+}
 
-/// An open connection to the hypervisor.
+/// The argument of [`IOCTL_PRIVCMD_MMAP_RESOURCE`] (`struct privcmd_mmap_resource`).
+#[repr(C)]
+struct PrivcmdMmapResource {
+    dom: u16,
+    kind: u32,
+    id: u32,
+    idx: u32,
+    num: u64,
+    addr: u64,
+}
+
+/// A request number of Linux's `xen/privcmd.h`: no direction, type `P`, number `nr`, size of the argument.
+const fn request<T>(nr: u64) -> u64 {
+    (size_of::<T>() as u64) << 16 | (b'P' as u64) << 8 | nr
+}
+
+const IOCTL_PRIVCMD_HYPERCALL: u64 = request::<PrivcmdHypercall>(0);
+const IOCTL_PRIVCMD_MMAPBATCH_V2: u64 = request::<PrivcmdMmapBatch>(4);
+const IOCTL_PRIVCMD_MMAP_RESOURCE: u64 = request::<PrivcmdMmapResource>(7);
+
+/// An open connection to the hypervisor. It may be used from several threads at once.
 #[derive(Debug)]
 pub struct Xen {
+    /// Buffers of one page that no call uses.
+    spare: Mutex<Vec<Buffer>>,
     transport: Box<dyn Transport>,
 }
 
+/// Frames of a domain that have no frame numbers of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// The domain.
+    pub domid: u16,
+    /// What kind of frames.
+    pub kind: ResourceType,
+    /// Which of that kind.
+    pub id: u32,
+    /// The first frame.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Why a mapping failed: the index of the frame at fault, where the kernel says so, and the reason.
+pub(crate) type MapFailure = (Option<usize>, io::Error);
+
 /// What carries hypercalls. Tests put a hypervisor of their own behind it.
-pub(crate) trait Transport: fmt::Debug {
+pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Makes hypercall `op`. Returns the result, 0 or more, or the hypervisor's or the kernel's error.
     ///
     /// # Safety
@@ -44,6 +100,17 @@ pub(crate) trait Transport: fmt::Debug {
 
     /// The device that gives memory for arguments, if there is one.
     fn buffers(&self) -> Option<&File>;
+
+    /// Maps frames of domain `domid`.
+    fn map_frames(
+        &self,
+        domid: u16,
+        frames: &[u64],
+        writable: bool,
+    ) -> std::result::Result<SharedMemory, MapFailure>;
+
+    /// Maps frames of a resource.
+    fn map_resource(&self, resource: &Resource, writable: bool) -> io::Result<SharedMemory>;
 }
 
 /// The kernel's devices.
@@ -75,6 +142,84 @@ impl Transport for Privcmd {
     fn buffers(&self) -> Option<&File> {
         self.buffers.as_ref()
     }
+
+    fn map_frames(
+        &self,
+        domid: u16,
+        frames: &[u64],
+        writable: bool,
+    ) -> std::result::Result<SharedMemory, MapFailure> {
+        let whole = |error| (None, error);
+        let einval = || whole(io::Error::from_raw_os_error(libc::EINVAL));
+        let num = u32::try_from(frames.len()).map_err(|_| einval())?;
+        let len = frames.len().checked_mul(FRAME_LEN).ok_or_else(einval)?;
+        let memory =
+            SharedMemory::map(self.privcmd.as_raw_fd(), 0, len, writable).map_err(whole)?;
+        let mut errors = vec![0_i32; frames.len()];
+        for _ in 0..PAGED_TRIES {
+            let mut argument = PrivcmdMmapBatch {
+                num,
+                dom: domid,
+                addr: memory.address(),
+                arr: frames.as_ptr(),
+                err: errors.as_mut_ptr(),
+            };
+            // SAFETY: the request's argument is the structure that it names; the mapping is of `num` pages of this device, and both
+            // arrays have `num` elements.
+            let result = unsafe {
+                libc::ioctl(
+                    self.privcmd.as_raw_fd(),
+                    IOCTL_PRIVCMD_MMAPBATCH_V2 as libc::Ioctl,
+                    &raw mut argument,
+                )
+            };
+            let error = (result != 0).then(io::Error::last_os_error);
+            // Some frame is paged out; the hypervisor has been asked to bring it in.
+            if error.as_ref().and_then(io::Error::raw_os_error) == Some(libc::ENOENT) {
+                thread::sleep(PAGED_WAIT);
+                continue;
+            }
+            if let Some(error) = error {
+                return Err(whole(error));
+            }
+            return match errors.iter().position(|error| *error != 0) {
+                None => Ok(memory),
+                Some(index) => {
+                    let raw = errors
+                        .get(index)
+                        .map_or(libc::EFAULT, |error| error.wrapping_neg());
+                    Err((Some(index), io::Error::from_raw_os_error(raw)))
+                }
+            };
+        }
+        Err(whole(io::Error::from_raw_os_error(libc::ENOENT)))
+    }
+
+    fn map_resource(&self, resource: &Resource, writable: bool) -> io::Result<SharedMemory> {
+        let len = (resource.count as usize).saturating_mul(FRAME_LEN);
+        let memory = SharedMemory::map(self.privcmd.as_raw_fd(), 0, len, writable)?;
+        let mut argument = PrivcmdMmapResource {
+            dom: resource.domid,
+            kind: u32::from(resource.kind.raw()),
+            id: resource.id,
+            idx: resource.first,
+            num: u64::from(resource.count),
+            addr: memory.address(),
+        };
+        // SAFETY: the request's argument is the structure that it names, and the mapping is of `num` pages of this device.
+        let result = unsafe {
+            libc::ioctl(
+                self.privcmd.as_raw_fd(),
+                IOCTL_PRIVCMD_MMAP_RESOURCE as libc::Ioctl,
+                &raw mut argument,
+            )
+        };
+        if result == 0 {
+            Ok(memory)
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
 }
 
 impl Xen {
@@ -85,41 +230,25 @@ impl Xen {
     /// [`Error::NotRoot`] when the device may not be opened, [`Error::NoPrivcmd`] when it does not exist although this is a Xen
     /// guest, [`Error::NotUnderXen`] when it does not exist because this is none.
     pub fn open() -> Result<Self> {
+        let mut last = Error::NoPrivcmd;
         for path in PRIVCMD {
-            match OpenOptions::new().read(true).write(true).open(path) {
+            match device::open(path, MODULE, Blocking::Yes) {
                 Ok(privcmd) => {
-                    let buffers = OpenOptions::new()
-                        .read(true)
-                        .write(true)
-                        .open(HYPERCALL_BUFFERS)
-                        .ok();
+                    let buffers = device::open(HYPERCALL_BUFFERS, MODULE, Blocking::Yes).ok();
                     return Ok(Self::over(Privcmd { privcmd, buffers }));
                 }
-                Err(error) => match error.kind() {
-                    ErrorKind::NotFound => {}
-                    ErrorKind::PermissionDenied => return Err(Error::NotRoot { path }),
-                    // A device node without a driver behind it.
-                    _ if error.raw_os_error() == Some(libc::ENODEV)
-                        || error.raw_os_error() == Some(libc::ENXIO) => {}
-                    _ => {
-                        return Err(Error::Kernel {
-                            doing: "opening /dev/xen/privcmd",
-                            source: error,
-                        });
-                    }
-                },
+                Err(Error::NoDevice { .. }) => last = Error::NoPrivcmd,
+                Err(error @ Error::NotUnderXen) => last = error,
+                Err(error) => return Err(error),
             }
         }
-        Err(if runs_under_xen(Path::new("/")) {
-            Error::NoPrivcmd
-        } else {
-            Error::NotUnderXen
-        })
+        Err(last)
     }
 
     /// A connection over `transport`.
     pub(crate) fn over(transport: impl Transport + 'static) -> Self {
         Self {
+            spare: Mutex::default(),
             transport: Box::new(transport),
         }
     }
@@ -130,8 +259,41 @@ impl Xen {
     }
 
     /// A buffer that holds `value`.
-    pub(crate) fn buffer_holding<T: IntoBytes + Immutable>(&self, value: &T) -> Result<Buffer> {
+    pub(crate) fn buffer_holding<T: IntoBytes + Immutable + ?Sized>(
+        &self,
+        value: &T,
+    ) -> Result<Buffer> {
         Buffer::holding(self.transport.buffers(), value)
+    }
+
+    /// Maps the frames `frames` of domain `domid` (MFNs of a PV domain), one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`]; all frames are mapped or none.
+    pub fn map_foreign(&self, domid: u16, frames: &[u64], writable: bool) -> Result<SharedMemory> {
+        self.transport
+            .map_frames(domid, frames, writable)
+            .map_err(|(index, source)| Error::Map {
+                domid,
+                frame: frames.get(index.unwrap_or(0)).copied().unwrap_or_default(),
+                source,
+            })
+    }
+
+    /// Maps frames of a resource.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn map_resource(&self, resource: &Resource, writable: bool) -> Result<SharedMemory> {
+        self.transport
+            .map_resource(resource, writable)
+            .map_err(|source| Error::Map {
+                domid: resource.domid,
+                frame: u64::from(resource.first),
+                source,
+            })
     }
 
     /// Makes hypercall `op`; `call` names it in errors. Returns the result, 0 or more.
@@ -166,7 +328,7 @@ impl Xen {
         leading: Option<u64>,
         argument: &T,
     ) -> Result<T> {
-        let buffer = self.buffer_holding(argument)?;
+        let buffer = self.argument_holding(argument)?;
         let address = buffer.address();
         let result = match leading {
             // SAFETY: `address` is that of `buffer`, which holds a `T`; the caller vouches for the rest.
@@ -174,16 +336,34 @@ impl Xen {
             // SAFETY: as above.
             None => unsafe { self.hypercall(call, op, &[address]) },
         };
+        let value = buffer.value();
+        self.put_back(buffer);
         result?;
-        buffer.value().ok_or(Error::BadAnswer { call })
+        value.ok_or(Error::BadAnswer { call })
     }
-}
 
-/// Whether the kernel of the file system at `root` runs under Xen.
-fn runs_under_xen(root: &Path) -> bool {
-    match std::fs::read_to_string(root.join("sys/hypervisor/type")) {
-        Ok(kind) => kind.trim() == "xen",
-        Err(_) => root.join("proc/xen").is_dir(),
+    /// A buffer that holds `value`, a spare one if there is one: most calls pass one small structure, and mapping a page for each
+    /// would cost more than the call.
+    fn argument_holding<T: IntoBytes + Immutable>(&self, value: &T) -> Result<Buffer> {
+        let spare = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        if let Some(mut buffer) = spare
+            && buffer.refill(value.as_bytes())
+        {
+            return Ok(buffer);
+        }
+        self.buffer_holding(value)
+    }
+
+    /// Keeps a buffer for the next call.
+    fn put_back(&self, buffer: Buffer) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_BUFFERS && buffer.is_one_page() {
+            spare.push(buffer);
+        }
     }
 }
 
@@ -192,20 +372,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_number_is_linux_s() {
+    fn request_numbers_are_linux_s() {
         assert_eq!(IOCTL_PRIVCMD_HYPERCALL, 0x0030_5000);
-    }
-
-    #[test]
-    fn recognises_xen_by_its_kernel_interfaces() {
-        let root = std::env::temp_dir().join(format!("oxen-xenctl-{}", std::process::id()));
-        let hypervisor = root.join("sys/hypervisor");
-        assert!(!runs_under_xen(&root));
-        std::fs::create_dir_all(&hypervisor).unwrap();
-        std::fs::write(hypervisor.join("type"), "xen\n").unwrap();
-        assert!(runs_under_xen(&root));
-        std::fs::write(hypervisor.join("type"), "other\n").unwrap();
-        assert!(!runs_under_xen(&root));
-        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(IOCTL_PRIVCMD_MMAPBATCH_V2, 0x0020_5004);
+        assert_eq!(IOCTL_PRIVCMD_MMAP_RESOURCE, 0x0020_5007);
     }
 }

@@ -1,11 +1,15 @@
 use super::*;
 use crate::fake;
 use oxen_abi::Payload;
-use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A hypervisor that answers sysctls: `answer` gets the command and changes its payload.
 fn hypervisor(
-    answer: impl Fn(SysctlCmd, &mut Payload<16>) -> std::result::Result<(), Errno> + 'static,
+    answer: impl Fn(SysctlCmd, &mut Payload<16>) -> std::result::Result<(), Errno>
+    + Send
+    + Sync
+    + 'static,
 ) -> Xen {
     fake::xen(move |op, args| {
         assert_eq!(op, Hypercall::SYSCTL);
@@ -88,12 +92,12 @@ fn a_list_longer_than_the_buffer_is_refused() {
 #[test]
 fn the_console_is_read_in_chunks() {
     let ring: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
-    let (whole, cleared) = (ring.clone(), std::rc::Rc::new(Cell::new(false)));
+    let (whole, cleared) = (ring.clone(), Arc::new(AtomicBool::new(false)));
     let seen = cleared.clone();
     let xen = hypervisor(move |_, payload| {
         let mut read: ReadConsole = payload.read();
         assert_eq!(read.incremental, 1);
-        seen.set(read.clear == 1);
+        seen.store(read.clear == 1, Ordering::Relaxed);
         let rest = &ring[read.index as usize..];
         let chunk = &rest[..rest.len().min(read.count as usize)];
         fake::write_bytes(read.buffer.address(), chunk);
@@ -103,9 +107,9 @@ fn the_console_is_read_in_chunks() {
         Ok(())
     });
     assert_eq!(xen.read_console(false).unwrap(), whole);
-    assert!(!cleared.get());
+    assert!(!cleared.load(Ordering::Relaxed));
     xen.read_console(true).unwrap();
-    assert!(cleared.get());
+    assert!(cleared.load(Ordering::Relaxed));
 }
 
 #[test]
