@@ -233,7 +233,7 @@ mod tests {
             "loglvl=all/",
             "maxcpus=0",
             "noreboot=maybe",
-            "sched=credit",
+            "sched=credit2",
             "no-lapic",
             "lapic=1",
             "acpi=perhaps",

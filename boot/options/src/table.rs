@@ -185,11 +185,11 @@ pub static TABLE: &[OptionSpec] = &[
     },
     OptionSpec {
         name: "sched",
-        syntax: "credit2",
-        default: "credit2",
+        syntax: "credit",
+        default: "credit",
         help: "The scheduler. There is one.",
         status: Status::Honoured,
-        setter: Setter::Value(|_, text| (text == "credit2").then_some(())),
+        setter: Setter::Value(|_, text| (text == "credit").then_some(())),
     },
     OptionSpec {
         name: "lapic",

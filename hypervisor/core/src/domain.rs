@@ -2,6 +2,7 @@
 
 use crate::event::EventTable;
 use crate::grant::{GrantTable, MapTrack};
+use crate::sched::credit::Share;
 use crate::teardown::Teardown;
 use crate::vcpu::Vcpu;
 use alloc::sync::Arc;
@@ -95,6 +96,8 @@ pub struct Domain {
     pub privileges: Privileges,
     /// UUID that the tools gave it.
     pub handle: SpinLock<DomainHandle, { level::DOMAIN }>,
+    /// Its part of the processors.
+    pub share: Arc<Share>,
     /// Its vCPUs, each created once.
     vcpus: Vec<OnceCell<Arc<Vcpu>>>,
     /// The frame that holds `struct shared_info`; the hypervisor owns a reference to it.
@@ -150,6 +153,7 @@ impl Domain {
             id: spec.id,
             privileges: spec.privileges,
             handle: SpinLock::new(spec.handle),
+            share: Arc::default(),
             vcpus: (0..spec.max_vcpus).map(|_| OnceCell::new()).collect(),
             shared_info,
             events: SpinLock::new(EventTable::new(shared_mfn, spec.max_vcpus, spec.max_port)),

@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::domain::Domain;
-use crate::sched::{SLICE_NS, work};
+use crate::sched::work;
 use crate::vcpu::{Vcpu, VcpuState};
 use crate::{Hypervisor, pv};
 use alloc::sync::Arc;
@@ -130,11 +130,9 @@ impl<M: Machine> Hypervisor<M> {
     /// Takes the running vCPU off and puts the next one on; the same one again where nothing else waits.
     fn change_vcpu(&self, local: &mut Local, frame: &mut GuestFrame) {
         if let Some(running) = &local.running
-            && running.vcpu.is_runnable()
-            && running.vcpu.may_run_on(local.cpu)
-            && !self.sched.has_waiting(local.cpu)
+            && self.sched.goes_on(self.machine, local.cpu, &running.vcpu)
         {
-            self.start_slice(local.cpu, false);
+            self.set_slice_timer(local);
             return;
         }
         if let Some(running) = local.running.take() {
@@ -143,13 +141,13 @@ impl<M: Machine> Hypervisor<M> {
         if let Some(vcpu) = self.sched.pick(self.machine, local.cpu) {
             local.running = self.put_on(local.cpu, vcpu, frame);
         }
-        self.start_slice(local.cpu, local.running.is_some());
+        self.set_slice_timer(local);
     }
 
-    /// Ends the slice timer of an idle processor, and starts it where others may wait for a busy one.
-    fn start_slice(&self, cpu: CpuId, busy: bool) {
-        if let Some(queue) = self.timers.get(cpu.index()) {
-            let end = (busy && self.sched.has_waiting(cpu)).then(|| self.machine.now_ns().saturating_add(SLICE_NS));
+    /// Sets the timer that makes the processor choose again, where it is to.
+    fn set_slice_timer(&self, local: &Local) {
+        if let Some(queue) = self.timers.get(local.cpu.index()) {
+            let end = self.sched.next_choice(local.cpu, local.running.as_ref().map(|running| &running.vcpu));
             let changed = {
                 let mut queue = queue.lock();
                 let changed = queue.slice_end_ns != end;
@@ -157,7 +155,7 @@ impl<M: Machine> Hypervisor<M> {
                 changed
             };
             if changed {
-                self.program_deadline(cpu);
+                self.program_deadline(local.cpu);
             }
         }
     }

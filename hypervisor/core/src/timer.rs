@@ -71,7 +71,7 @@ impl VcpuTimers {
 #[derive(Debug, Default)]
 pub struct TimerQueue {
     entries: BTreeMap<(u64, TimerId), Weak<Vcpu>>,
-    /// End of the running vCPU's time slice.
+    /// When the processor is to choose again which vCPU runs.
     pub slice_end_ns: Option<u64>,
 }
 

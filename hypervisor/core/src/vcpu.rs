@@ -2,6 +2,7 @@
 
 use crate::domain::Domain;
 use crate::runstate::RunstateClock;
+use crate::sched::credit::{Credit, Share};
 use crate::timer::VcpuTimers;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
@@ -55,9 +56,13 @@ pub struct Vcpu {
     /// Where the scheduler has it.
     pub place: SpinLock<Placement, { level::RUN_QUEUE - 1 }>,
     /// CPUs on which it may run.
-    pub hard_affinity: SpinLock<CpuSet, { level::RUN_QUEUE }>,
+    pub hard_affinity: SpinLock<CpuSet, { level::RUN_QUEUE + 1 }>,
     /// CPUs on which it prefers to run.
-    pub soft_affinity: SpinLock<CpuSet, { level::RUN_QUEUE }>,
+    pub soft_affinity: SpinLock<CpuSet, { level::RUN_QUEUE + 1 }>,
+    /// Its account with the scheduler.
+    pub credit: SpinLock<Credit, { level::RUN_QUEUE + 2 }>,
+    /// Its domain's part of the processors.
+    pub share: Arc<Share>,
     /// Time spent in each state.
     pub runstate: SpinLock<RunstateClock, { level::TIMER + 1 }>,
     /// Its timers.
@@ -105,6 +110,8 @@ impl Vcpu {
             place: SpinLock::new(Placement::Off(cpu)),
             hard_affinity: SpinLock::new(affinity),
             soft_affinity: SpinLock::new(soft),
+            credit: SpinLock::new(Credit::default()),
+            share: domain.upgrade().map(|domain| domain.share.clone()).unwrap_or_default(),
             runstate: SpinLock::new(RunstateClock::new(now_ns)),
             timers: SpinLock::new(VcpuTimers::default()),
             state: Arc::new(Exclusive::new(VcpuState::new(fpu_bytes))),
@@ -159,6 +166,12 @@ impl Vcpu {
     #[must_use]
     pub fn may_run_on(&self, cpu: CpuId) -> bool {
         self.hard_affinity.lock().contains(cpu)
+    }
+
+    /// True where its soft affinity names `cpu`.
+    #[must_use]
+    pub fn prefers(&self, cpu: CpuId) -> bool {
+        self.soft_affinity.lock().contains(cpu)
     }
 
     /// Where its `vcpu_info` is.

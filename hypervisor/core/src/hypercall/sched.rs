@@ -22,7 +22,7 @@ impl<M: Machine> Ctx<'_, M> {
     pub(super) fn sched_op(&mut self, args: &Args) -> Answer {
         let argument = Gva(args[1]);
         match SchedOp(super::low32(args[0])) {
-            SchedOp::YIELD => self.hv.sched.add_work(self.cpu, work::RESCHEDULE),
+            SchedOp::YIELD => self.hv.sched.give_way(self.cpu, self.vcpu),
             SchedOp::BLOCK => self.block(),
             SchedOp::SHUTDOWN => {
                 let reason = self.read::<Shutdown>(argument)?.reason;
@@ -102,7 +102,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// `sched_op` of old interfaces: `(command, argument)`, a shutdown's reason in the argument itself.
     pub(super) fn sched_op_compat(&mut self, args: &Args) -> Answer {
         match SchedOp(super::low32(args[0])) {
-            SchedOp::YIELD => self.hv.sched.add_work(self.cpu, work::RESCHEDULE),
+            SchedOp::YIELD => self.hv.sched.give_way(self.cpu, self.vcpu),
             SchedOp::BLOCK => self.block(),
             SchedOp::SHUTDOWN => {
                 let reason = ShutdownReason(super::low32(args[1]));

@@ -125,6 +125,7 @@ impl<M: Machine> Ctx<'_, M> {
             DomctlCmd::GETNODEAFFINITY => self.with_domctl(target, op, Self::node_affinity)?,
             DomctlCmd::GETVCPUINFO => self.with_domctl(target, op, Self::vcpu_info)?,
             DomctlCmd::GETVCPUAFFINITY => self.with_domctl(target, op, Self::vcpu_affinity)?,
+            DomctlCmd::SCHEDULER_OP => self.with_domctl(target, op, Self::domain_scheduling)?,
             DomctlCmd::SETVCPUAFFINITY => self.with_domctl(target, op, Self::set_vcpu_affinity)?,
             DomctlCmd::GETTSCINFO => self.with_domctl(target, op, Self::tsc_info)?,
             DomctlCmd::GET_ADDRESS_SIZE => self.with_domctl(target, op, Self::address_size)?,

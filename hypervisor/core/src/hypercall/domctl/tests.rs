@@ -114,5 +114,23 @@ fn properties() {
     assert_eq!(w.peek::<[u8; 3]>(BUFFER), [1, 0, 0xff]);
     w.poke(BUFFER, &[2, 0]);
     assert_eq!(domctl(&w, DomctlCmd::SETNODEAFFINITY, D5, NodeAffinity { nodemap }), Err(Errno::EINVAL));
-    assert_eq!(domctl(&w, DomctlCmd::SCHEDULER_OP, D5, SchedulerOp::default()), Err(Errno::ENOSYS));
+}
+
+#[test]
+fn weights_and_caps() {
+    let w = World::new();
+    let call = |sched_id, cmd, weight, cap| {
+        let mut request = SchedulerOp { sched_id, cmd, ..SchedulerOp::default() };
+        request.u.write(&SchedCredit { weight, cap });
+        domctl(&w, DomctlCmd::SCHEDULER_OP, D5, request).map(|answer| answer.u.read::<SchedCredit>()).map(|c| (c.weight, c.cap))
+    };
+    let credit = SchedulerId::CREDIT;
+    assert_eq!(call(credit, SCHEDOP_GETINFO, 1, 1), Ok((256, 0)));
+    call(credit, SCHEDOP_PUTINFO, 512, 150).unwrap();
+    call(credit, SCHEDOP_PUTINFO, 0, 0xffff).unwrap();
+    assert_eq!(call(credit, SCHEDOP_GETINFO, 0, 0), Ok((512, 150)));
+    for cmd in [SCHEDOP_PUTVCPUINFO, SCHEDOP_GETVCPUINFO, 4] {
+        assert_eq!(call(credit, cmd, 0, 0), Err(Errno::EINVAL));
+    }
+    assert_eq!(call(SchedulerId::CREDIT2, SCHEDOP_GETINFO, 0, 0), Err(Errno::EINVAL));
 }

@@ -6,9 +6,14 @@ use crate::domain::Domain;
 use crate::vcpu::Vcpu;
 use alloc::sync::Arc;
 use oxen_abi::Errno;
-use oxen_abi::domctl::{GetVcpuInfo, VCPUAFFINITY_HARD, VCPUAFFINITY_SOFT, VcpuAffinity};
+use oxen_abi::domctl::{
+    GetVcpuInfo, SCHEDOP_GETINFO, SCHEDOP_PUTINFO, SchedCredit, SchedulerId, SchedulerOp, VCPUAFFINITY_HARD, VCPUAFFINITY_SOFT, VcpuAffinity,
+};
 use oxen_hal::Machine;
 use oxen_types::{CpuSet, VcpuId};
+
+/// [`SchedCredit::cap`] that changes nothing.
+const KEEP_CAP: u16 = u16::MAX;
 
 /// The vCPU of that number: `EINVAL` beyond the domain's places, `ESRCH` for a place without a vCPU.
 fn vcpu_of(domain: &Domain, number: u32) -> Result<&Arc<Vcpu>, Errno> {
@@ -27,6 +32,33 @@ impl<M: Machine> Ctx<'_, M> {
         request.cpu_time = vcpu.runstate.lock().running_ns(self.machine().now_ns());
         request.cpu = vcpu.place.lock().cpu().0;
         Ok(())
+    }
+
+    /// Tells or sets a domain's weight and cap. Weight 0 and cap 0xffff leave what was there.
+    pub(super) fn domain_scheduling(&self, target: &Arc<Domain>, request: &mut SchedulerOp) -> Result<(), Errno> {
+        if request.sched_id != SchedulerId::CREDIT {
+            return Err(Errno::EINVAL);
+        }
+        match request.cmd {
+            SCHEDOP_GETINFO => {
+                request.u.write(&SchedCredit { weight: target.share.weight(), cap: target.share.cap() });
+                Ok(())
+            }
+            SCHEDOP_PUTINFO => {
+                let wanted: SchedCredit = request.u.read();
+                if wanted.weight != 0 {
+                    target.share.set_weight(wanted.weight);
+                }
+                if wanted.cap != KEEP_CAP {
+                    target.share.set_cap(wanted.cap, self.machine().now_ns());
+                    // Slices begin to end, or parked vCPUs may run.
+                    target.vcpus().for_each(|vcpu| self.hv.reschedule(vcpu));
+                }
+                Ok(())
+            }
+            // This scheduler has nothing that is set per vCPU.
+            _ => Err(Errno::EINVAL),
+        }
     }
 
     pub(super) fn vcpu_affinity(&self, target: &Arc<Domain>, request: &mut VcpuAffinity) -> Result<(), Errno> {

@@ -114,6 +114,35 @@ fn one_pool_has_all() {
     ask(CpupoolCmd::FREEINFO, 0).unwrap();
     assert_eq!(w.peek::<u8>(BUFFER), 0);
     assert_eq!(ask(CpupoolCmd::CREATE, 1), Err(Errno::EOPNOTSUPP));
+    assert_eq!((ask(CpupoolCmd::CREATE, 0), ask(CpupoolCmd::DESTROY, 0)), (Err(Errno::EEXIST), Err(Errno::EBUSY)));
+    assert_eq!((ask(CpupoolCmd::DESTROY, 1), ask(CpupoolCmd::RMCPU, 1)), (Err(Errno::ENOENT), Err(Errno::ENOENT)));
+    assert_eq!((ask(CpupoolCmd::ADDCPU, 0), ask(CpupoolCmd::RMCPU, 0)), (Err(Errno::ENODEV), Err(Errno::EINVAL)));
+    let move_domain = |domid, cpupool_id| {
+        let request = CpupoolOp { op: CpupoolCmd::MOVEDOMAIN, domid, cpupool_id, ..CpupoolOp::default() };
+        sysctl(&w, SysctlCmd::CPUPOOL_OP, request).map(|_| ())
+    };
+    assert_eq!((move_domain(5, 0), move_domain(5, 1)), (Ok(()), Err(Errno::ENOENT)));
+    assert_eq!((move_domain(0, 0), move_domain(6, 0)), (Err(Errno::EPERM), Err(Errno::ESRCH)));
+}
+
+#[test]
+fn parameters_of_the_scheduler() {
+    let w = World::new();
+    let call = |cmd, cpupool_id, sched_id, values: [u32; 3]| {
+        let mut request = SchedulerOp { cmd, cpupool_id, sched_id, ..SchedulerOp::default() };
+        let [tslice_ms, ratelimit_us, vcpu_migr_delay_us] = values;
+        request.u.write(&CreditSchedule { tslice_ms, ratelimit_us, vcpu_migr_delay_us });
+        let answer = sysctl(&w, SysctlCmd::SCHEDULER_OP, request)?.u.read::<CreditSchedule>();
+        Ok([answer.tslice_ms, answer.ratelimit_us, answer.vcpu_migr_delay_us])
+    };
+    let credit = SchedulerId::CREDIT;
+    assert_eq!(call(SCHEDOP_GETINFO, 0, credit, [0; 3]), Ok([30, 1000, 0]));
+    assert_eq!(call(SCHEDOP_PUTINFO, 0, credit, [5, 0, 100]), Ok([5, 0, 100]));
+    assert_eq!(call(SCHEDOP_PUTINFO, 0, credit, [5, 50, 100]), Err(Errno::EINVAL));
+    assert_eq!(call(SCHEDOP_GETINFO, 0, credit, [0; 3]), Ok([5, 0, 100]));
+    assert_eq!(call(SCHEDOP_GETINFO, 1, credit, [0; 3]), Err(Errno::ESRCH));
+    assert_eq!(call(SCHEDOP_GETINFO, 0, SchedulerId::RTDS, [0; 3]), Err(Errno::EINVAL));
+    assert_eq!(call(2, 1, credit, [0; 3]), Err(Errno::EINVAL));
 }
 
 #[test]
