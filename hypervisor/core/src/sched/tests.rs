@@ -3,7 +3,7 @@
 
 use super::fair::{Claim, Set, divide};
 use super::stopped_state;
-use crate::domain::{Domain, Privileges};
+use crate::domain::{Domain, DomainSpec, Privileges};
 use crate::vcpu::{Placement, Vcpu, stop};
 use crate::{Config, Hypervisor};
 use alloc::boxed::Box;
@@ -84,9 +84,8 @@ impl Simulation {
     fn guest(&mut self, habit: Habit, nr_vcpus: u32, weight: u16, cap: u16) -> Arc<Domain> {
         let id = DomId(self.nr_domains);
         self.nr_domains += 1;
-        let shared = self.hv.memory.share(self.hv.memory.alloc_zeroed(0, 0).unwrap(), id, true);
-        self.hv.memory.account(id).unwrap().set_limit(100);
-        let domain = self.hv.create_domain(id, Privileges::default(), shared, nr_vcpus, false).unwrap();
+        let domain = self.hv.add_domain(&DomainSpec::new(id, Privileges::default(), nr_vcpus)).unwrap();
+        self.hv.add_vcpus(&domain, false);
         domain.share.set_weight(weight);
         domain.share.set_cap(cap, self.machine.now_ns());
         for vcpu in domain.vcpus() {
