@@ -189,8 +189,11 @@ impl<M: Machine> Ctx<'_, M> {
         if request.pad != 0 {
             return Err(Errno::EINVAL);
         }
-        if matches!(DomId(request.domid), DomId::SELF) || request.domid == self.domain.id.0 {
-            return Err(Errno::EPERM);
+        // Only another domain is meant, so that the name for the caller itself is no domain at all.
+        match DomId(request.domid) {
+            DomId::SELF => return Err(Errno::ESRCH),
+            own if own == self.domain.id => return Err(Errno::EPERM),
+            _ => {}
         }
         let target = self.target_domain(request.domid)?;
         if request.kind != ResourceType::GRANT_TABLE {
