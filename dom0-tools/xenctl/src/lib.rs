@@ -24,6 +24,7 @@ mod privcmd;
 mod ring;
 mod sysctl;
 mod version;
+mod xsd;
 
 pub use bitmap::CpuMap;
 pub use domctl::VcpuAffinity;
@@ -35,3 +36,4 @@ pub use privcmd::{Resource, Xen};
 pub use ring::{Ring, RingFault, RingLayout};
 pub use sysctl::{CpuPool, NumaNode};
 pub use version::{CompiledBy, VersionInfo};
+pub use xsd::{own_xenstore_page, own_xenstore_port};

@@ -24,7 +24,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-pub use domains::Domain;
+pub use domains::{Domain, Life};
+pub use fire::SOCKET_QUEUE;
 
 /// A transaction of a guest may take this long while others change the tree; it keeps the old tree in memory.
 const TRANSACTION_TIME: Duration = Duration::from_secs(60);

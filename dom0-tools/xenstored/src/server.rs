@@ -127,36 +127,49 @@ impl<C: Connector> Server<C> {
         let mut events = Vec::with_capacity(EVENTS);
         loop {
             let pause = if self.backlog.is_empty() { TICK } else { Duration::ZERO };
-            events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Timespec::try_from(pause).ok().as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            if self.round(&mut events, pause)? {
+                return Ok(());
             }
-            let mut waiting = std::mem::take(&mut self.backlog);
-            for client in waiting.drain(..) {
-                self.serve(client);
-            }
-            for event in &events {
-                match Source::from_raw(event.data.u64()) {
-                    Source::Listener { read_only } => self.sockets.accept(&mut self.engine, &self.epoll, read_only),
-                    Source::Rings => self.ring_events(),
-                    Source::Signal => return Ok(()),
-                    Source::Client(client) => self.socket_event(client, event.flags),
-                }
-            }
-            self.flush();
-            self.look_after();
         }
+    }
+
+    /// Waits up to `pause` for something to do, and does it; says whether to stop.
+    ///
+    /// # Errors
+    ///
+    /// When waiting fails.
+    pub fn round(&mut self, events: &mut Vec<epoll::Event>, pause: Duration) -> io::Result<bool> {
+        events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Timespec::try_from(pause).ok().as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut waiting = std::mem::take(&mut self.backlog);
+        for client in waiting.drain(..) {
+            self.serve(client);
+        }
+        for event in events.iter() {
+            match Source::from_raw(event.data.u64()) {
+                Source::Listener { read_only } => self.sockets.accept(&mut self.engine, &self.epoll, read_only),
+                Source::Rings => self.ring_events(),
+                Source::Signal => return Ok(true),
+                Source::Client(client) => self.socket_event(client, event.flags),
+            }
+        }
+        self.flush();
+        self.look_after();
+        Ok(false)
     }
 
     /// Handles requests of a client, a fair share of what waits.
     fn serve(&mut self, client: usize) {
-        let more = match self.rings.domain_of(client) {
-            Some(domid) => self.rings.serve(&mut self.engine, domid),
+        match self.rings.domain_of(client) {
+            Some(domid) => {
+                if self.rings.serve(&mut self.engine, domid) {
+                    self.backlog.push(client);
+                }
+            }
             None => self.sockets.serve(&mut self.engine, &mut self.rings, client),
-        };
-        if more {
-            self.backlog.push(client);
         }
     }
 

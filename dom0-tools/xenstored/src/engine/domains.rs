@@ -6,8 +6,8 @@ use crate::journal::record::Record;
 use crate::log;
 use crate::tree::{self, Change};
 use oxen_abi::Errno;
-use oxen_xenstore::path::{self, INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 use oxen_xenstore::Perms;
+use oxen_xenstore::path::{self, INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 use std::rc::Rc;
 
 /// `DOMID_SELF` of `xen.h`.

@@ -230,4 +230,3 @@ fn names(node: &Node) -> Vec<u8> {
 fn shared(value: &[u8]) -> Option<Rc<[u8]>> {
     (!value.is_empty()).then(|| Rc::from(value))
 }
-

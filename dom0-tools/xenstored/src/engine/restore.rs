@@ -6,9 +6,9 @@ use crate::journal::record::{Record, Writer, read_frame};
 use crate::limits::Limits;
 use crate::transaction::Transaction;
 use crate::tree::{self, Tree};
+use oxen_xenstore::XsType;
 use oxen_xenstore::path::{self, INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 use oxen_xenstore::wire::Head;
-use oxen_xenstore::XsType;
 use std::rc::Rc;
 
 /// How far versions jump over a restart: those given away since the last record of the clock must not come again.

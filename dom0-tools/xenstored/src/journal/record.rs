@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 /// One fact. A frame of them takes effect as a whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the description of each record names its fields")]
 pub enum Record<'a> {
     /// A node gets a value; with permissions, it is made if it does not exist.
     Write { path: &'a str, value: &'a [u8], created: Option<Perms> },

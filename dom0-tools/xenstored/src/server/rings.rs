@@ -214,11 +214,11 @@ impl<C: Connector> Rings<C> {
         } else {
             0
         };
-        if taken > 0 {
-            if let Some(ring) = self.rings.get_mut(&domid) {
-                ring.consumed += taken;
-                self.consumed.push(domid);
-            }
+        if taken > 0
+            && let Some(ring) = self.rings.get_mut(&domid)
+        {
+            ring.consumed += taken;
+            self.consumed.push(domid);
         }
         Ok(taken > 0)
     }
@@ -227,7 +227,7 @@ impl<C: Connector> Rings<C> {
     pub fn send(&mut self, engine: &mut Engine, domid: u16) {
         let Some(ring) = self.rings.get_mut(&domid) else { return };
         let Some(state) = engine.client_mut(ring.client) else { return };
-        let sent = Ring::new(&ring.memory, RingLayout::XENSTORE_REPLIES).produce(state.output.waiting());
+        let sent = ring.answers().produce(state.output.waiting());
         match sent {
             Ok(0) => {}
             Ok(count) => {

@@ -34,8 +34,8 @@ pub(super) struct Sockets {
 #[derive(Debug)]
 struct Connection {
     fd: OwnedFd,
-    /// Whether it is waited for until output can be written.
-    writing: bool,
+    /// What is waited for.
+    interest: epoll::EventFlags,
 }
 
 impl Sockets {
@@ -55,9 +55,8 @@ impl Sockets {
         let listener = if read_only { &self.read_only } else { &self.listener };
         while let Ok((stream, _)) = listener.accept() {
             let client = engine.add_client(!read_only);
-            let added = stream
-                .set_nonblocking(true)
-                .and_then(|()| Ok(epoll::add(epoll, &stream, epoll::EventData::new_u64(Source::Client(client).to_raw()), READ)?));
+            let added =
+                stream.set_nonblocking(true).and_then(|()| Ok(epoll::add(epoll, &stream, epoll::EventData::new_u64(Source::Client(client).to_raw()), READ)?));
             if let Err(error) = added {
                 log::line(&format!("cannot accept a connection: {error}"));
                 engine.remove_client(client);
@@ -67,29 +66,29 @@ impl Sockets {
                 self.connections.resize_with(client + 1, || None);
             }
             if let Some(place) = self.connections.get_mut(client) {
-                *place = Some(Connection { fd: stream.into(), writing: false });
+                *place = Some(Connection { fd: stream.into(), interest: READ });
             }
         }
     }
 
-    /// Reads and handles requests; says whether there is more to do at once.
-    pub fn serve(&mut self, engine: &mut Engine, host: &mut dyn Host, client: usize) -> bool {
-        let Some(Some(connection)) = self.connections.get(client) else { return false };
-        let Some(state) = engine.client_mut(client) else { return false };
+    /// Reads and handles requests.
+    pub fn serve(&mut self, engine: &mut Engine, host: &mut dyn Host, client: usize) {
+        let Some(Some(connection)) = self.connections.get(client) else { return };
+        let Some(state) = engine.client_mut(client) else { return };
         if state.output.waiting().len() > UNREAD {
-            return false;
+            return;
         }
         let partial = std::mem::take(&mut state.partial);
         let got = match rustix::net::recv(&connection.fd, self.chunk.as_mut_slice(), RecvFlags::DONTWAIT) {
             Ok((0, _)) => {
                 self.close(engine, client);
-                return false;
+                return;
             }
             Ok((got, _)) => got,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(_) => {
                 self.close(engine, client);
-                return false;
+                return;
             }
         };
         let new = self.chunk.get(..got).unwrap_or_default();
@@ -103,14 +102,12 @@ impl Sockets {
         let Some(used) = handle(engine, host, client, bytes) else {
             log::line(&format!("client {client} sends what is no request; cut off"));
             self.close(engine, client);
-            return false;
+            return;
         };
         let rest = bytes.get(used..).unwrap_or_default();
         if let Some(state) = engine.client_mut(client).filter(|_| !rest.is_empty()) {
             state.partial = rest.to_vec();
         }
-        // Requests that wait for the client to read its answers come back when it has.
-        got == CHUNK && used > 0
     }
 
     /// Sends what waits; says whether requests of the client wait that could not be handled before.
@@ -138,24 +135,21 @@ impl Sockets {
                 }
             }
         }
-        let writing = !state.output.waiting().is_empty();
-        let resumes = was_full && state.output.waiting().len() <= UNREAD;
-        if writing != connection.writing {
-            connection.writing = writing;
-            // Reading stops while the client does not read: the kernel then stops it from sending.
-            let flags = if state.output.waiting().len() > UNREAD {
-                epoll::EventFlags::OUT
-            } else if writing {
-                READ_WRITE
-            } else {
-                READ
-            };
-            if epoll::modify(epoll, &connection.fd, epoll::EventData::new_u64(Source::Client(client).to_raw()), flags).is_err() {
+        let left = state.output.waiting().len();
+        // Reading stops while the client does not read: the kernel then stops it from sending.
+        let interest = match left {
+            0 => READ,
+            1..=UNREAD => READ_WRITE,
+            _ => epoll::EventFlags::OUT,
+        };
+        if interest != connection.interest {
+            connection.interest = interest;
+            if epoll::modify(epoll, &connection.fd, epoll::EventData::new_u64(Source::Client(client).to_raw()), interest).is_err() {
                 self.close(engine, client);
                 return false;
             }
         }
-        resumes
+        was_full && left <= UNREAD
     }
 
     fn close(&mut self, engine: &mut Engine, client: usize) {
