@@ -23,6 +23,26 @@ impl CpuMap {
         }
     }
 
+    /// The set of these members.
+    pub fn new(members: impl IntoIterator<Item = u32>) -> Self {
+        let members: std::collections::BTreeSet<u32> = members.into_iter().collect();
+        Self {
+            members: members.into_iter().collect(),
+        }
+    }
+
+    /// As bytes, least significant bit first, long enough for every member.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let len = self.members.last().map_or(0, |last| *last as usize / 8 + 1);
+        let mut bytes = vec![0; len];
+        for member in &self.members {
+            if let Some(byte) = bytes.get_mut(*member as usize / 8) {
+                *byte |= 1 << (member % 8);
+            }
+        }
+        bytes
+    }
+
     /// The members in ascending order.
     pub fn members(&self) -> &[u32] {
         &self.members

@@ -24,6 +24,14 @@ pub(crate) struct Buffer {
 impl Buffer {
     /// At least one page that has room for `len` bytes.
     pub(crate) fn new(device: Option<&File>, len: usize) -> Result<Self> {
+        match Self::allocate(device, len) {
+            // The device gives each process 64 pages only.
+            Err(_) if device.is_some() => Self::allocate(None, len),
+            result => result,
+        }
+    }
+
+    fn allocate(device: Option<&File>, len: usize) -> Result<Self> {
         const DOING: &str = "allocating memory for a hypercall";
         let page = page_size();
         let mapped = len

@@ -1,15 +1,24 @@
 //! `domctl`: domains.
 
+mod life;
+mod permission;
+mod policy;
+mod scheduler;
+mod vcpu;
+
+pub use life::NewDomain;
+pub use scheduler::CreditParameters;
+
 use crate::bitmap::CpuMap;
 use crate::error::{Error, Result};
 use crate::privcmd::Xen;
+use oxen_abi::Hypercall;
 use oxen_abi::domctl::{
     Domctl, DomctlCmd, GetDomainInfo, GetVcpuInfo, VCPUAFFINITY_HARD, VCPUAFFINITY_SOFT,
     VcpuAffinity as AffinityArgument, XEN_DOMCTL_INTERFACE_VERSION,
 };
 use oxen_abi::xen::XenctlBitmap;
 use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
-use oxen_abi::{Errno, Hypercall};
 
 /// The pCPUs that a vCPU may run on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +105,25 @@ impl Xen {
         })
     }
 
+    /// Makes the domctl that creates a domain and returns the domain's id.
+    ///
+    /// # Safety
+    ///
+    /// As [`Xen::domctl`].
+    unsafe fn domctl_for_id<T: IntoBytes + FromBytes + Immutable>(
+        &self,
+        call: &'static str,
+        cmd: DomctlCmd,
+        domid: Option<u16>,
+        payload: &T,
+    ) -> Result<u16> {
+        let domctl = Domctl::new(cmd, domid.unwrap_or(0), payload);
+        // SAFETY: the argument is the whole structure; the caller vouches for the addresses in its payload.
+        unsafe { self.hypercall_in_out(call, Hypercall::DOMCTL, None, &domctl) }
+            .map(|answer| answer.domain)
+            .map_err(|error| error.or_interface_version(XEN_DOMCTL_INTERFACE_VERSION))
+    }
+
     /// Makes a domctl and returns its payload as the hypervisor left it.
     ///
     /// # Safety
@@ -111,12 +139,10 @@ impl Xen {
         let domctl = Domctl::new(cmd, domid, payload);
         // SAFETY: the argument is the whole structure; the caller vouches for the addresses in its payload.
         let answer = unsafe { self.hypercall_in_out(call, Hypercall::DOMCTL, None, &domctl) }
-            .map_err(|error| match error {
-                Error::Hypercall {
-                    errno: Errno::ESRCH,
-                    ..
-                } => Error::NoSuchDomain { domid },
-                other => other.or_interface_version(XEN_DOMCTL_INTERFACE_VERSION),
+            .map_err(|error| {
+                error
+                    .or_interface_version(XEN_DOMCTL_INTERFACE_VERSION)
+                    .about(domid)
             })?;
         Ok(answer.u.read())
     }
@@ -126,6 +152,7 @@ impl Xen {
 mod tests {
     use super::*;
     use crate::fake;
+    use oxen_abi::Errno;
     use oxen_abi::domctl::VcpuAffinity as Affinity;
 
     /// A hypervisor with domains 0 and 5; 0 has vCPUs 0 and 2 of 3.

@@ -14,21 +14,25 @@ mod buffer;
 mod device;
 mod domctl;
 mod error;
+mod event;
 mod evtchn;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod gntdev;
 mod mapping;
 mod memory;
+mod mmu;
 mod privcmd;
 mod ring;
+mod sched;
 mod sysctl;
 mod version;
 mod xsd;
 
 pub use bitmap::CpuMap;
-pub use domctl::VcpuAffinity;
+pub use domctl::{CreditParameters, NewDomain, VcpuAffinity};
 pub use error::{Error, Result};
+pub use event::PortStatus;
 pub use evtchn::{EventChannels, LocalPort};
 pub use gntdev::Grants;
 pub use mapping::{AccessError, FRAME_LEN, SharedMemory};

@@ -1,4 +1,6 @@
-//! `memory_op`: page sharing.
+//! `memory_op`.
+
+mod reservation;
 
 use crate::error::{Error, Result};
 use crate::privcmd::Xen;

@@ -80,8 +80,6 @@ pub struct FakeDomain {
     pub grant_frame: u64,
     /// Credit weight and cap.
     pub credit: (u16, u16),
-    /// Set when it was destroyed.
-    pub dying: bool,
 }
 
 impl Shared {
@@ -280,6 +278,17 @@ impl State {
             self.next_frame += 1;
             self.next_frame
         })
+    }
+
+    /// The first of `len` consecutive frames that were free. The caller has made sure that there are so many.
+    pub(super) fn take_extent(&mut self, len: u64) -> u64 {
+        if len == 1 {
+            return self.take_frame();
+        }
+        self.free = self.free.saturating_sub(len);
+        let first = (self.next_frame + 1).next_multiple_of(len);
+        self.next_frame = first + len - 1;
+        first
     }
 
     pub(super) fn destroy(&mut self, domid: u16) {

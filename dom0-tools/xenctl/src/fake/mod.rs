@@ -19,6 +19,13 @@ pub(crate) fn read<T: FromBytes>(address: u64) -> T {
     unsafe { std::ptr::with_exposed_provenance::<T>(address as usize).read_unaligned() }
 }
 
+/// The `len` bytes at `address`, which came with a hypercall.
+pub(crate) fn read_bytes(address: u64, len: usize) -> Vec<u8> {
+    let from = std::ptr::with_exposed_provenance::<u8>(address as usize);
+    // SAFETY: as for [`read`]; the caller of the hypercall vouches for that many bytes.
+    unsafe { std::slice::from_raw_parts(from, len) }.to_vec()
+}
+
 /// Puts `value` at `address`, which came with a hypercall.
 pub(crate) fn write<T: IntoBytes + Immutable>(address: u64, value: &T) {
     write_bytes(address, value.as_bytes());
