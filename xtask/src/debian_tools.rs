@@ -15,12 +15,13 @@ use crate::workspace::Workspace;
 const TOOLS: &str = "xen-utils-4.17";
 
 /// The programs, all in one directory of the package.
-const PROGRAMS: &[&str] = &["xl", "xenstored", "xen-init-dom0"];
+const PROGRAMS: &[&str] = &["xl", "xenstored", "xen-init-dom0", "xenconsoled", "xenconsole"];
 const PROGRAM_DIR: &str = "usr/lib/xen-4.17/bin";
 
 /// The packages whose libraries the programs may need.
 const LIBRARIES: &[&str] = &[
     "libc6",
+    "libgcc-s1",
     "libxencall1",
     "libxendevicemodel1",
     "libxenevtchn1",
@@ -38,6 +39,9 @@ const LIBRARIES: &[&str] = &[
     "libzstd1",
 ];
 
+/// Libraries that the C library loads by itself, when a thread is cancelled.
+const LOADED_LATER: &[&str] = &["libgcc_s.so.1"];
+
 /// Where each file goes in the image, and where it is here.
 pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     setup::compile_tools(ws)?;
@@ -52,11 +56,11 @@ pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     for program in PROGRAMS {
         let path = tools.join(PROGRAM_DIR).join(program);
         pending.push(path.clone());
-        files.push((format!("usr/sbin/{program}"), path));
+        files.push((format!("{PROGRAM_DIR}/{program}"), path));
     }
     let mut seen = BTreeSet::new();
     while let Some(path) = pending.pop() {
-        for name in needed(&path)? {
+        for name in needed(&path)?.into_iter().chain(LOADED_LATER.iter().map(|name| (*name).to_owned())) {
             if !seen.insert(name.clone()) {
                 continue;
             }

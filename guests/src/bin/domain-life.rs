@@ -43,6 +43,7 @@ core::arch::global_asm!(
 
 #[cfg(target_os = "none")]
 fn program() -> &'static [u8] {
+    // SAFETY: the two symbols are those of the assembler above.
     unsafe extern "C" {
         static child_program: u8;
         static child_program_end: u8;
