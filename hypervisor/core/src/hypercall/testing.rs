@@ -1,7 +1,7 @@
 //! A hypervisor on a fake machine with two processors: domain 0, which controls, and domain 5, which does not; two vCPUs each. Calls come from vCPU 0
 //! on processor 0.
 
-use super::Answer;
+use super::{Answer, Args};
 use crate::console::Ring;
 use crate::ctx::Ctx;
 use crate::domain::{Domain, DomainSpec, Privileges};
@@ -9,7 +9,7 @@ use crate::{Config, Hypervisor};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU8;
-use oxen_abi::Hypercall;
+use oxen_abi::{Errno, Hypercall};
 use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
 use oxen_hal::{AddressSpace, Frames, GuestFrame, GuestMemory};
 use oxen_mm::Mm;
@@ -26,7 +26,7 @@ const PAGES: usize = 8;
 const FIRST_HYPERVISOR_SLOT: usize = 256;
 const HYPERVISOR_SLOTS: usize = 16;
 /// Where arguments of calls are put, and room for what they point to.
-const ARGUMENT: Gva = BASE;
+pub const ARGUMENT: Gva = BASE;
 pub const BUFFER: Gva = Gva(0x2000);
 /// An address without a page.
 pub const NOWHERE: Gva = Gva(0x10_0000);
@@ -63,15 +63,37 @@ impl World {
 
     /// Makes a call with a structure as its only argument, which comes back as the hypervisor left it.
     pub fn call<T: FromBytes + IntoBytes + Immutable>(&self, caller: DomId, number: Hypercall, argument: &mut T) -> Answer {
+        self.call_with(caller, number, |at| [at, 0, 0, 0, 0, 0], argument)
+    }
+
+    /// As [`World::call`], with the words that `words` makes of the structure's address, and as often as the call wants to be made again.
+    pub fn call_with<T: FromBytes + IntoBytes + Immutable>(
+        &self,
+        caller: DomId,
+        number: Hypercall,
+        words: impl Fn(u64) -> Args,
+        argument: &mut T,
+    ) -> Answer {
         self.machine.copy_to_guest(ARGUMENT, argument.as_bytes()).unwrap();
+        let mut args = words(ARGUMENT.0);
+        let answer = loop {
+            match self.dispatch(caller, number, &mut args) {
+                Err(Errno::ERESTART) => {}
+                answer => break answer,
+            }
+        };
+        *argument = self.peek(ARGUMENT);
+        answer
+    }
+
+    /// One attempt at a call.
+    pub fn dispatch(&self, caller: DomId, number: Hypercall, args: &mut Args) -> Answer {
         let domain = self.domain(caller);
         let vcpu = domain.vcpu(VcpuId(0)).unwrap();
         let mut state = vcpu.state.take();
         let mut frame = GuestFrame::default();
         let mut ctx = Ctx { hv: &self.hv, cpu: CpuId(0), vcpu, domain: &domain, state: &mut state, frame: &mut frame };
-        let answer = ctx.dispatch(number, &mut [ARGUMENT.0, 0, 0, 0, 0, 0]);
-        *argument = self.peek(ARGUMENT);
-        answer
+        ctx.dispatch(number, args)
     }
 
     pub fn peek<T: FromBytes + IntoBytes>(&self, at: Gva) -> T {

@@ -7,6 +7,8 @@ mod policy;
 mod settings;
 mod vcpu;
 #[cfg(test)]
+mod life_tests;
+#[cfg(test)]
 mod tests;
 
 use super::{Answer, Args};
