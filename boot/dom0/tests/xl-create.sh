@@ -21,7 +21,7 @@ config() {
 name    = "$1"
 kernel  = "/usr/share/oxen/guest/vmlinuz"
 ramdisk = "/usr/share/oxen/guest/initrd.gz"
-extra   = "console=hvc0 $2"
+extra   = "console=hvc0 earlyprintk=xen $2"
 memory  = 160
 vcpus   = $3
 END

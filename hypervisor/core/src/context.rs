@@ -66,9 +66,7 @@ impl<M: Machine> Hypervisor<M> {
         if vcpu.id.0 == 0 {
             domain.vm_assist.store(c.vm_assist, Ordering::SeqCst);
         }
-        if let Some(info) = vcpu.info() {
-            info.set_upcall_mask(self.machine, c.user_regs.saved_upcall_mask != 0 || c.user_regs.rflags & 1 << 9 == 0);
-        }
+        // Whether upcalls are masked is between the guest, or who builds it, and its `vcpu_info`.
         state.initialised = true;
     }
 
