@@ -4,9 +4,7 @@ use crate::buffer::page_size;
 use std::fmt;
 use std::fs::File;
 use std::io;
-#[cfg(any(test, feature = "fake"))]
-use std::os::fd::AsRawFd;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -231,6 +229,36 @@ impl SharedMemory {
         let to = self.check_write(offset, len)?;
         // SAFETY: the range is mapped for writing (just checked).
         unsafe { std::ptr::write_bytes(to, 0, len) };
+        Ok(())
+    }
+
+    /// Reads `len` bytes of `file` from its byte `at` on to `offset`, without a copy in between.
+    ///
+    /// # Errors
+    ///
+    /// The file's errors; `UnexpectedEof` when it is too short, `InvalidInput` for an [`AccessError`].
+    pub fn read_from(&self, offset: usize, len: usize, file: &File, at: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < len {
+            let left = len - done;
+            let to = self
+                .check_write(offset.saturating_add(done), left)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            let from = libc::off_t::try_from(at.saturating_add(done as u64))
+                .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+            // SAFETY: `left` bytes at `to` are mapped for writing (just checked), to which no reference exists.
+            let count = unsafe { libc::pread(file.as_raw_fd(), to.cast(), left, from) };
+            match usize::try_from(count) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 

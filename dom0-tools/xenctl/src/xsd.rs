@@ -15,9 +15,16 @@ const PORT: &str = "/proc/xen/xsd_port";
 ///
 /// [`Error::Kernel`].
 pub fn own_xenstore_port() -> Result<Option<u32>> {
-    let fail = |source| Error::Kernel { doing: "reading /proc/xen/xsd_port", source };
+    let fail = |source| Error::Kernel {
+        doing: "reading /proc/xen/xsd_port",
+        source,
+    };
     match std::fs::read_to_string(PORT) {
-        Ok(text) => text.trim().parse().map(Some).map_err(|_| fail(io::Error::from(ErrorKind::InvalidData))),
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| fail(io::Error::from(ErrorKind::InvalidData))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fail(error)),
     }
@@ -30,5 +37,9 @@ pub fn own_xenstore_port() -> Result<Option<u32>> {
 /// [`Error::Kernel`].
 pub fn own_xenstore_page() -> Result<SharedMemory> {
     let open = OpenOptions::new().read(true).write(true).open(PAGE);
-    open.and_then(|file| SharedMemory::map(file.as_raw_fd(), 0, FRAME_LEN, true)).map_err(|source| Error::Kernel { doing: "mapping /proc/xen/xsd_kva", source })
+    open.and_then(|file| SharedMemory::map(file.as_raw_fd(), 0, FRAME_LEN, true))
+        .map_err(|source| Error::Kernel {
+            doing: "mapping /proc/xen/xsd_kva",
+            source,
+        })
 }

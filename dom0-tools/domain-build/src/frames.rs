@@ -1,0 +1,178 @@
+//! The guest's frames while it is built.
+
+use crate::error::{BuildError, Purpose};
+use crate::kernel::{Ramdisk, file_error};
+use oxen_builder::{GuestMemory, PfnRange};
+use oxen_types::Pfn;
+use oxen_xenctl::{Error, FRAME_LEN, SharedMemory, Xen};
+use std::collections::BTreeMap;
+
+/// log2 of the frames of a large extent: 2 MiB.
+const LARGE_ORDER: u32 = 9;
+const LARGE_FRAMES: u64 = 1 << LARGE_ORDER;
+/// Frames asked for at once where large extents are not to be had.
+const SMALL_BATCH: u64 = 1 << 16;
+/// Frames mapped at once. Mapping costs the same per frame in any number; fewer calls are fewer round trips to the kernel, but more
+/// frames that are not needed.
+const WINDOW_FRAMES: u64 = 512;
+
+/// A domain's frames, with those parts mapped that were touched.
+pub(crate) struct Frames<'x> {
+    xen: &'x Xen,
+    domid: u16,
+    /// MFN by PFN.
+    p2m: Vec<u64>,
+    /// Mapped windows by number.
+    windows: BTreeMap<u64, SharedMemory>,
+}
+
+impl<'x> Frames<'x> {
+    /// Gives domain `domid` the PFNs `0..nr_pages`, in large extents while there are such.
+    pub(crate) fn populate(xen: &'x Xen, domid: u16, nr_pages: u64) -> Result<Self, BuildError> {
+        let call = |source| BuildError::Call {
+            doing: "allocating the guest's memory",
+            source,
+        };
+        let mut p2m: Vec<u64> = Vec::new();
+        let len = usize::try_from(nr_pages).unwrap_or(usize::MAX);
+        if p2m.try_reserve_exact(len).is_err() {
+            return Err(BuildError::Memory {
+                need_kib: nr_pages.saturating_mul(4),
+                free_kib: None,
+            });
+        }
+        let mut large: Vec<u64> = (0..nr_pages / LARGE_FRAMES)
+            .map(|n| n * LARGE_FRAMES)
+            .collect();
+        let done = xen
+            .populate(domid, LARGE_ORDER, &mut large)
+            .or_else(none_to_be_had)
+            .map_err(call)?;
+        for mfn in large.iter().take(done) {
+            p2m.extend(*mfn..mfn.saturating_add(LARGE_FRAMES));
+        }
+        while (p2m.len() as u64) < nr_pages {
+            let first = p2m.len() as u64;
+            let mut small: Vec<u64> = (first..nr_pages.min(first + SMALL_BATCH)).collect();
+            let done = xen
+                .populate(domid, 0, &mut small)
+                .or_else(none_to_be_had)
+                .map_err(call)?;
+            if done < small.len() {
+                return Err(BuildError::Memory {
+                    need_kib: nr_pages.saturating_mul(4),
+                    free_kib: free_kib(xen),
+                });
+            }
+            p2m.extend(small);
+        }
+        Ok(Self {
+            xen,
+            domid,
+            p2m,
+            windows: BTreeMap::new(),
+        })
+    }
+
+    /// The frame of `pfn`.
+    pub(crate) fn mfn(&self, pfn: Pfn) -> Result<u64, BuildError> {
+        let mut mfns = [0];
+        self.mfns(pfn, &mut mfns)?;
+        let [mfn] = mfns;
+        Ok(mfn)
+    }
+
+    /// Reads a RAM disk straight into its frames.
+    pub(crate) fn load(&mut self, pfns: PfnRange, disk: &Ramdisk) -> Result<(), BuildError> {
+        let mut done = 0;
+        while done < disk.len {
+            let pfn = pfns.first.offset(done / FRAME_LEN as u64);
+            let (window, offset) = self.window(pfn)?;
+            let room = (window.len() - offset) as u64;
+            let part = room.min(disk.len - done);
+            window
+                .read_from(offset, part as usize, &disk.file, done)
+                .map_err(|source| file_error(Purpose::Ramdisk, &disk.path, source))?;
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Unmaps everything: a frame that is mapped writable cannot become a page table.
+    pub(crate) fn unmap(&mut self) {
+        self.windows.clear();
+    }
+
+    /// The window that has `pfn`, mapped, and the offset of the frame in it.
+    fn window(&mut self, pfn: Pfn) -> Result<(&SharedMemory, usize), BuildError> {
+        let number = pfn.0 / WINDOW_FRAMES;
+        let offset = (pfn.0 % WINDOW_FRAMES) as usize * FRAME_LEN;
+        let window = match self.windows.entry(number) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let first = (number * WINDOW_FRAMES) as usize;
+                let end = self.p2m.len().min(first + WINDOW_FRAMES as usize);
+                let frames = self.p2m.get(first..end).ok_or_else(outside)?;
+                let window = self
+                    .xen
+                    .map_foreign(self.domid, frames, true)
+                    .map_err(mapping)?;
+                entry.insert(window)
+            }
+        };
+        Ok((window, offset))
+    }
+}
+
+impl GuestMemory for Frames<'_> {
+    type Error = BuildError;
+
+    fn mfns(&self, first: Pfn, out: &mut [u64]) -> Result<(), BuildError> {
+        let start = usize::try_from(first.0).map_err(|_| outside())?;
+        let end = start.checked_add(out.len()).ok_or_else(outside)?;
+        out.copy_from_slice(self.p2m.get(start..end).ok_or_else(outside)?);
+        Ok(())
+    }
+
+    fn write(&mut self, pfn: Pfn, offset: usize, bytes: &[u8]) -> Result<(), BuildError> {
+        let (window, base) = self.window(pfn)?;
+        window.write(base + offset, bytes).map_err(|_| outside())
+    }
+
+    fn zero(&mut self, pfn: Pfn, offset: usize, len: usize) -> Result<(), BuildError> {
+        let (window, base) = self.window(pfn)?;
+        window.zero(base + offset, len).map_err(|_| outside())
+    }
+}
+
+/// The memory that is free, in KiB, if that can be told.
+pub(crate) fn free_kib(xen: &Xen) -> Option<u64> {
+    let info = xen.physinfo().ok()?;
+    Some(
+        info.free_pages
+            .saturating_sub(info.outstanding_pages)
+            .saturating_mul(4),
+    )
+}
+
+/// The hypervisor may say that there is no memory at all by an error.
+fn none_to_be_had(error: Error) -> Result<usize, Error> {
+    match error.errno() {
+        Some(oxen_abi::Errno::ENOMEM) => Ok(0),
+        _ => Err(error),
+    }
+}
+
+fn mapping(source: Error) -> BuildError {
+    BuildError::Call {
+        doing: "mapping the guest's memory",
+        source,
+    }
+}
+
+/// The layout and the memory do not fit together.
+fn outside() -> BuildError {
+    mapping(Error::BadAnswer {
+        call: "memory_op populate_physmap",
+    })
+}
