@@ -45,6 +45,8 @@ struct Books {
 struct Member {
     vcpu: Arc<Vcpu>,
     wanted_ns: u64,
+    /// What its domain's cap allows all its vCPUs together.
+    domain_limit_ns: u64,
     set: usize,
 }
 
@@ -103,10 +105,8 @@ impl Scheduler {
             let mut credit = vcpu.credit.lock();
             let demand = credit.take_demand(of(Runstate::RUNNING).saturating_add(of(Runstate::RUNNABLE)));
             let missing = u64::try_from(i64::try_from(slice).unwrap_or(i64::MAX).saturating_sub(credit.balance_ns)).unwrap_or(0);
-            let mut wanted_ns = demand.max(missing).min(elapsed);
-            if let Some(allowance) = allowance {
-                wanted_ns = wanted_ns.min(allowance.saturating_mul(elapsed) / slice.max(1));
-            }
+            let wanted_ns = demand.max(missing).min(elapsed);
+            let domain_limit_ns = allowance.map_or(u64::MAX, |allowed| allowed.saturating_mul(elapsed) / slice.max(1));
             let asleep = matches!(place, Placement::Off(_)) && demand == 0;
             if asleep && (missing == 0 || !vcpu.is_up()) {
                 credit.listed = false;
@@ -114,7 +114,7 @@ impl Scheduler {
             }
             drop(credit);
             let set = set_of(sets, &vcpu.hard_affinity.lock());
-            members.push(Member { vcpu, wanted_ns, set });
+            members.push(Member { vcpu, wanted_ns, domain_limit_ns, set });
             true
         });
         members
@@ -213,7 +213,9 @@ fn claims(members: &[Member]) -> Vec<Claim> {
             let all = wanted.get(&member.vcpu.domid).copied().unwrap_or(0).max(1);
             let weight = u128::from(member.vcpu.share.weight()) << WEIGHT_SHIFT;
             let own = weight * u128::from(member.wanted_ns) / u128::from(all);
-            Claim { weight: u64::try_from(own).unwrap_or(u64::MAX).max(1), wanted_ns: member.wanted_ns, set: member.set }
+            let limited = u128::from(member.domain_limit_ns) * u128::from(member.wanted_ns) / u128::from(all);
+            let wanted_ns = member.wanted_ns.min(u64::try_from(limited).unwrap_or(u64::MAX));
+            Claim { weight: u64::try_from(own).unwrap_or(u64::MAX).max(1), wanted_ns, set: member.set }
         })
         .collect()
 }
