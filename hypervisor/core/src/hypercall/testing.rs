@@ -26,7 +26,7 @@ const PAGES: usize = 8;
 const FIRST_HYPERVISOR_SLOT: usize = 256;
 const HYPERVISOR_SLOTS: usize = 16;
 /// Where arguments of calls are put, and room for what they point to.
-pub const ARGUMENT: Gva = BASE;
+const ARGUMENT: Gva = BASE;
 pub const BUFFER: Gva = Gva(0x2000);
 /// An address without a page.
 pub const NOWHERE: Gva = Gva(0x10_0000);
