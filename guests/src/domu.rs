@@ -115,6 +115,8 @@ impl Child {
             page.write_bytes(0, program);
         });
         self.with_page(window, DATA, Page::clear);
+        // The mask of vCPU 0's upcalls: the child has no handler for them.
+        self.with_frame(window, self.info().1.shared_info_frame, |page| page.write_bytes(1, &[1]));
         self.with_page(window, TABLES, |page| {
             page.clear();
             for (index, mfn) in self.frames.iter().enumerate() {
@@ -221,4 +223,130 @@ pub fn take_event(port: u32, seconds: u64) -> bool {
     let came = wait_until(seconds, || event::is_pending(port));
     event::clear_pending(port);
     came
+}
+
+// Carries out, one after the other, the hypercalls that its maker describes in its data: a word that is not zero while one waits, number, five
+// arguments, result.
+#[cfg(target_os = "none")]
+core::arch::global_asm!(
+    ".pushsection .rodata, \"a\"",
+    "domu_remote:",
+    "movabs rbx, {data}",
+    "2: mov eax, 29", // sched_op yield
+    "xor edi, edi",
+    "xor esi, esi",
+    "syscall",
+    "cmp qword ptr [rbx], 0",
+    "je 2b",
+    "mov rax, [rbx + 8]",
+    "mov rdi, [rbx + 16]",
+    "mov rsi, [rbx + 24]",
+    "mov rdx, [rbx + 32]",
+    "mov r10, [rbx + 40]",
+    "mov r8, [rbx + 48]",
+    "syscall",
+    "mov [rbx + 56], rax",
+    "mov qword ptr [rbx], 0",
+    "jmp 2b",
+    "domu_remote_end:",
+    ".popsection",
+    data = const CHILD_BASE + DATA as u64 * PAGE,
+);
+
+#[cfg(target_os = "none")]
+fn remote_program() -> &'static [u8] {
+    // SAFETY: the two symbols are those of the assembler above.
+    unsafe extern "C" {
+        static domu_remote: u8;
+        static domu_remote_end: u8;
+    }
+    let (start, end) = (&raw const domu_remote, &raw const domu_remote_end);
+    // SAFETY: the assembler above put the bytes between the two symbols.
+    unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
+}
+
+#[cfg(not(target_os = "none"))]
+fn remote_program() -> &'static [u8] {
+    &[]
+}
+
+/// Offset in the child's data where the structures of its calls are put.
+const REMOTE_ARGUMENT: usize = 512;
+
+/// A child that makes the hypercalls it is told to.
+#[derive(Debug)]
+pub struct Remote {
+    /// The child.
+    pub child: Child,
+    /// Its data, mapped.
+    data: Page,
+}
+
+impl Remote {
+    /// Makes the child and lets it run. It keeps `data` until [`Remote::end`].
+    ///
+    /// # Panics
+    /// Where a step fails.
+    pub fn start(window: Page, data: Page) -> Self {
+        let child = Child::ready(window, remote_program());
+        let rc = map_foreign(data, child.frames[DATA], child.id, RW_PAGE);
+        assert!(rc.is_ok(), "mapping the child's data: {rc}");
+        let rc = child.unpause();
+        assert!(rc.is_ok(), "unpause: {rc}");
+        Self { child, data }
+    }
+
+    /// Address in the child of what [`Remote::put`] puts there.
+    pub fn argument(&self) -> u64 {
+        CHILD_BASE + DATA as u64 * PAGE + REMOTE_ARGUMENT as u64
+    }
+
+    /// Puts a structure for a call into the child.
+    pub fn put<T: IntoBytes + Immutable>(&self, value: &T) {
+        self.data.write_bytes(REMOTE_ARGUMENT, value.as_bytes());
+    }
+
+    /// Reads what a call left of its structure.
+    ///
+    /// # Panics
+    /// For structures that are not a multiple of 8 bytes long.
+    pub fn get<T: FromBytes + IntoBytes>(&self) -> T {
+        let mut value = T::new_zeroed();
+        let (words, rest) = value.as_mut_bytes().as_chunks_mut::<8>();
+        assert!(rest.is_empty());
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = self.data.read(REMOTE_ARGUMENT / 8 + index).to_ne_bytes();
+        }
+        value
+    }
+
+    /// Has the child make a hypercall.
+    ///
+    /// # Panics
+    /// Where the child does not answer within 20 s.
+    pub fn call(&self, number: u64, args: [u64; 5]) -> Rc {
+        self.data.write(1, number);
+        for (index, arg) in args.into_iter().enumerate() {
+            self.data.write(2 + index, arg);
+        }
+        self.data.write(0, 1);
+        assert!(wait_until(20, || self.data.read(0) == 0), "the child does not answer");
+        Rc(self.data.read(7) as i64)
+    }
+
+    /// Has the child make a hypercall of a command and a structure.
+    pub fn op<T: IntoBytes + Immutable>(&self, number: u64, command: u64, argument: &T) -> Rc {
+        self.put(argument);
+        self.call(number, [command, self.argument(), 0, 0, 0])
+    }
+
+    /// Destroys the child. Pages that this kernel has mapped of it keep it from going for good.
+    ///
+    /// # Panics
+    /// Where a step fails.
+    pub fn end(self) {
+        assert!(self.data.make_writable().is_ok());
+        let rc = self.child.destroy();
+        assert!(rc.is_ok(), "destroydomain: {rc}");
+    }
 }

@@ -53,9 +53,6 @@ impl<M: Machine> Hypervisor<M> {
     pub fn add_domain(&self, spec: &DomainSpec) -> Result<Arc<Domain>, Errno> {
         let block = self.memory.alloc_zeroed(0, 0).map_err(MmError::errno)?;
         let domain = Arc::new(Domain::new(spec, self.memory.share(block, spec.id, true)));
-        for n in 0..LEGACY_MAX_VCPUS as u64 {
-            VcpuInfoPtr(legacy_info(&domain, n)).set_upcall_mask(self.machine, true);
-        }
         self.update_wall_clock(&domain);
         // Its first frame is there from the start.
         let first_frame = u32::from(spec.max_grant_frames != 0);
@@ -68,6 +65,13 @@ impl<M: Machine> Hypervisor<M> {
             return Err(error);
         }
         Ok(domain)
+    }
+
+    /// Masks the upcalls of all vCPUs whose record is in the shared information page, as builders of domains do.
+    pub(crate) fn mask_upcalls(&self, domain: &Domain) {
+        for n in 0..LEGACY_MAX_VCPUS as u64 {
+            VcpuInfoPtr(legacy_info(domain, n)).set_upcall_mask(self.machine, true);
+        }
     }
 
     /// Makes the vCPUs that a domain has places for and not yet, all down. With `pinned`, vCPU n stays on CPU n (modulo the number of CPUs).

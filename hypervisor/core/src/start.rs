@@ -47,6 +47,7 @@ impl<M: Machine> Hypervisor<M> {
                 Err(error) => return Err(error),
             }
         }
+        self.mask_upcalls(domain);
         let root = self.get_root(domain, start.root)?;
         let Some(vcpu) = domain.vcpu(VcpuId(0)) else { return Ok(()) };
         let mut state = vcpu.state.take();

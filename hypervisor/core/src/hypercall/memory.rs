@@ -220,7 +220,6 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     fn machphys_mfn_list(&self, argument: Gva) -> Answer {
-        self.require_control()?;
         let mut request: MachphysMfnList = self.read(argument)?;
         let extents = self.machine().max_mfn().div_ceil(M2P_FRAMES_PER_EXTENT).min(request.max_extents.into());
         let mut last = 0;

@@ -79,7 +79,7 @@ impl<M: Machine> Ctx<'_, M> {
             MmuextCmd::INVLPG_ALL => self.flush(FlushTarget::All, FlushScope::Page(va)),
             MmuextCmd::FLUSH_CACHE | MmuextCmd::FLUSH_CACHE_GLOBAL => {
                 if !self.domain.has_devices() {
-                    return Err(Errno::EACCES);
+                    return Err(if op.cmd == MmuextCmd::FLUSH_CACHE { Errno::EACCES } else { Errno::EINVAL });
                 }
                 self.machine().wbinvd();
                 Ok(())

@@ -50,9 +50,9 @@ impl<M: Machine> Ctx<'_, M> {
             SchedOp::POLL => self.poll(argument)?,
             SchedOp::REMOTE_SHUTDOWN => {
                 let request: RemoteShutdown = self.read(argument)?;
+                let target = self.hv.domains.get(oxen_types::DomId(request.domain_id)).ok_or(Errno::ESRCH)?;
                 self.require_control()?;
                 check_reason(request.reason)?;
-                let target = self.hv.domains.get(oxen_types::DomId(request.domain_id)).ok_or(Errno::ESRCH)?;
                 self.hv.shutdown_domain(&target, request.reason);
             }
             _ => return Err(Errno::ENOSYS),

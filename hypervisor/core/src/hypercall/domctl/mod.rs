@@ -24,12 +24,16 @@ use oxen_types::{DomId, Gva};
 impl<M: Machine> Ctx<'_, M> {
     /// `(operation)`.
     pub(super) fn domctl(&mut self, args: &Args) -> Answer {
-        self.require_control()?;
         let argument = Gva(args[0]);
         let mut op: Domctl = self.read(argument)?;
         if op.interface_version != XEN_DOMCTL_INTERFACE_VERSION {
             return Err(Errno::EACCES);
         }
+        // That a domain does not exist is told to anybody, as in Xen.
+        if op.cmd != DomctlCmd::CREATEDOMAIN && !self.domain.privileges.control && self.hv.domains.get(DomId(op.domain)).is_none() {
+            return Err(Errno::ESRCH);
+        }
+        self.require_control()?;
         if op.cmd == DomctlCmd::GETDOMAININFO {
             self.domain_info(&mut op)?;
             self.write(argument, &op)?;
