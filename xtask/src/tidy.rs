@@ -47,6 +47,7 @@ const SAFE_CRATES: &[&str] = &[
     "oxen-options",
     "oxen-types",
     "oxen-xend-api",
+    "oxen-xenddomains",
     "oxen-xenstore",
     "oxen-xenstored",
     "oxen-xm",
