@@ -122,6 +122,35 @@ impl Xen {
         Ok(output)
     }
 
+    /// What the hypervisor's console ring got since `index` (0 for all that it holds), and the index for the next call.
+    pub fn read_console_from(&self, index: u32) -> Result<(Vec<u8>, u32)> {
+        const CALL: &str = "sysctl readconsole";
+        let mut output = Vec::new();
+        let mut index = index;
+        while output.len() < CONSOLE_LIMIT {
+            let buffer = self.buffer(CONSOLE_CHUNK as usize)?;
+            let argument = ReadConsole {
+                incremental: 1,
+                index,
+                buffer: buffer.handle(),
+                count: CONSOLE_CHUNK,
+                ..ReadConsole::default()
+            };
+            // SAFETY: the handle's buffer has `count` bytes.
+            let answer = unsafe { self.sysctl(CALL, SysctlCmd::READCONSOLE, &argument)? };
+            let bytes = buffer
+                .bytes()
+                .get(..answer.count as usize)
+                .ok_or(Error::BadAnswer { call: CALL })?;
+            output.extend_from_slice(bytes);
+            index = answer.index;
+            if answer.count < CONSOLE_CHUNK {
+                break;
+            }
+        }
+        Ok((output, index))
+    }
+
     /// Presses `keys` on the hypervisor's console.
     pub fn debug_keys(&self, keys: &str) -> Result<()> {
         let nr_keys = u32::try_from(keys.len()).map_err(|_| Error::Hypercall {
