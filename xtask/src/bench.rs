@@ -165,7 +165,8 @@ fn counted_boot(ws: &Workspace, name: &str, hypervisor: Option<&Hypervisor>, fil
     let mut args = machine.arguments(scratch.path())?;
     args.extend(machine.boot_iso(&iso));
     let out = scratch.path().join("counts");
-    args.extend(["-plugin".to_owned(), format!("file={},out={}", plugin.display(), out.display())]);
+    let blocks = ws.logs.join(format!("machine-{name}.blocks"));
+    args.extend(["-plugin".to_owned(), format!("file={},out={},blocks={}", plugin.display(), out.display(), blocks.display())]);
     let stop = Regex::new(&ALWAYS_FORBIDDEN.join("|"))?;
     let transcript = qemu::run(&args, &ws.logs.join(format!("machine-{name}.log")), Some(&stop), COUNTED_LIMIT)?;
     let marks = fs::read_to_string(&out).context("the instruction counter wrote nothing")?;

@@ -25,6 +25,9 @@ pub trait CpuOps {
     /// whenever one of the values changes and whenever another vCPU is put on this CPU.
     fn set_fast_paths(&self, paths: Option<&FastPaths>);
 
+    /// Changes one of the values told last, the stack; the others stay as they are.
+    fn set_fast_stack(&self, kernel_sp: Gva);
+
     /// FS base of the running vCPU.
     fn fs_base(&self) -> u64;
     /// Sets the FS base; the value is canonical.

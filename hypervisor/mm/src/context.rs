@@ -63,6 +63,9 @@ pub struct Effects {
     pub ldt_stale: bool,
 }
 
+/// No frame.
+pub(crate) const NO_TABLE: Mfn = Mfn(u64::MAX);
+
 /// One operation's, or one batch's, view of a domain's page tables.
 #[derive(Debug)]
 pub struct MmuContext<'a, P> {
@@ -75,6 +78,8 @@ pub struct MmuContext<'a, P> {
     pub(crate) l1_disallowed: u64,
     pub(crate) dirty_cpus: &'a CpuSet,
     pub(crate) mmio: &'a P,
+    /// A frame found to be a validated level-1 table of `owner`; it stays one while this context exists, or [`NO_TABLE`] comes here.
+    pub(crate) leaf_table: Mfn,
     /// Entries of tables that may still be looked at.
     pub budget: u32,
     /// What the caller has to do; collected over all operations of the context.
@@ -102,6 +107,7 @@ impl<'a, P: MmioPolicy> MmuContext<'a, P> {
             l1_disallowed,
             dirty_cpus,
             mmio,
+            leaf_table: NO_TABLE,
             budget,
             effects: Effects::default(),
         }

@@ -2,6 +2,7 @@
 
 use crate::entry::{self, PRESENT, RW};
 use crate::record::{Kind, Refs};
+use crate::update::Store;
 use crate::{FrameType, Hardware, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext, Purpose};
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use oxen_hal::FrameMeta;
@@ -11,29 +12,33 @@ use oxen_types::{Mfn, PT_ENTRIES};
 pub(crate) const GROUP: usize = 8;
 
 impl<M: Hardware> Mm<M> {
-    /// Replaces entry `index` of `table`, a validated level-1 table of the context's owner.
+    /// Replaces entry `index` of `table`, a validated level-1 table of the context's owner, which holds `old`.
     #[inline(always)]
     pub(crate) fn mod_l1<P: MmioPolicy>(
         &self,
         ctx: &mut MmuContext<'_, P>,
         table: Mfn,
         index: usize,
+        old: u64,
         new: u64,
-        preserve_ad: bool,
+        store: Store,
     ) -> Result<(), MmError> {
-        let old = self.machine.read_entry(table, index);
         let mut new = new;
         if new & PRESENT != 0 {
             if new & ctx.l1_disallowed != 0 {
                 return Err(MmError::Flags { level: Level::L1, entry: new });
             }
             if (old ^ new) & !entry::HARMLESS == 0 {
-                self.store_entry(table, index, old, entry::adjust_l1(new), preserve_ad);
-                return Ok(());
+                return self.store_entry(table, index, old, entry::adjust_l1(new), store);
             }
             new = self.get_leaf(ctx, new)?;
         }
-        self.store_entry(table, index, old, new, preserve_ad);
+        if let Err(error) = self.store_entry(table, index, old, new, store) {
+            if new & PRESENT != 0 {
+                self.put_leaf(ctx, new);
+            }
+            return Err(error);
+        }
         if old & PRESENT != 0 {
             self.put_leaf(ctx, old);
         }
@@ -166,7 +171,7 @@ impl<M: Hardware> Mm<M> {
     /// True where one of the [`GROUP`] entries from `base` is present. Most tables are mostly empty, and this is the quickest way past the gaps.
     #[inline(always)]
     pub(crate) fn any_present(&self, table: Mfn, base: usize) -> bool {
-        (base..base + GROUP).fold(0, |bits, index| bits | self.machine.read_entry(table, index)) & PRESENT != 0
+        self.machine.or_of_entries(table, base) & PRESENT != 0
     }
 }
 

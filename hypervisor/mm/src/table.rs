@@ -3,6 +3,7 @@
 //! Everything here runs under the owner's page-table lock (shown by the context). Recursion goes one level down at each step, so it is at
 //! most four deep; a table never refers to one of its own level.
 
+use crate::context::NO_TABLE;
 use crate::entry::{self, PRESENT};
 use crate::leaf::GROUP;
 use crate::record::{Kind, Refs};
@@ -268,6 +269,7 @@ impl<M: Hardware> Mm<M> {
         if level != Level::L1 {
             return self.undo_upper(ctx, mfn, meta, level, PT_ENTRIES);
         }
+        ctx.leaf_table = NO_TABLE;
         ctx.spend(L1_COST);
         self.put_leaves(ctx, mfn, PT_ENTRIES);
         self.end_table(mfn, meta, FrameType::L1);

@@ -16,6 +16,17 @@ pub enum MappingRef {
     Write(HeldTyped),
 }
 
+/// How a level-1 entry is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// Over whatever is there.
+    Plain,
+    /// Keeping the accessed and dirty bits that the processor sets meanwhile.
+    KeepAccessedDirty,
+    /// Only over the old entry, so that no bit that the processor sets meanwhile is lost.
+    IfUnchanged,
+}
+
 impl<M: Hardware> Mm<M> {
     /// Writes `new` to entry `index` (below 512) of a frame of the context's owner: `mmu_update` of a page-table entry. In a page table the
     /// entry is checked and its references change hands; elsewhere it is a plain store. With `preserve_ad` the accessed and
@@ -34,17 +45,67 @@ impl<M: Hardware> Mm<M> {
     ) -> Result<(), MmError> {
         self.finish_pending(ctx)?;
         let index = index % PT_ENTRIES;
-        let meta = self.machine.meta(table).ok_or(MmError::NotRam(table))?;
-        let refs = Refs(meta.refs.load(Acquire));
-        if refs.0 & Refs::IDENTITY != Refs::expect(ctx.owner) {
-            return Err(self.owner_error(table, refs, ctx.owner));
+        if table != ctx.leaf_table {
+            let meta = self.machine.meta(table).ok_or(MmError::NotRam(table))?;
+            let refs = Refs(meta.refs.load(Acquire));
+            if refs.0 & Refs::IDENTITY != Refs::expect(ctx.owner) {
+                return Err(self.owner_error(table, refs, ctx.owner));
+            }
+            // Under the lock a validated table stays one: no reference is needed.
+            let kind = Kind(meta.kind.load(Relaxed));
+            if kind.0 & (Kind::TYPE | Kind::VALIDATED) != Kind::bits(FrameType::L1) | Kind::VALIDATED {
+                return self.update_other(ctx, table, index, new, preserve_ad, kind);
+            }
+            ctx.leaf_table = table;
         }
-        // Under the lock a validated table stays one: no reference is needed.
-        let kind = Kind(meta.kind.load(Relaxed));
-        if kind.0 & (Kind::TYPE | Kind::VALIDATED) == Kind::bits(FrameType::L1) | Kind::VALIDATED {
-            return self.mod_l1(ctx, table, index, new, preserve_ad);
+        let store = if preserve_ad { Store::KeepAccessedDirty } else { Store::Plain };
+        self.mod_l1(ctx, table, index, self.machine.read_entry(table, index), new, store)
+    }
+
+    /// Replaces entry `index` of `table`, a level-1 table of the context's owner, where it is still `old`: an instruction of the guest that reads and writes it.
+    ///
+    /// # Errors
+    /// [`MmError::EntryChanged`]; [`MmError::NotValidated`], [`MmError::Type`] where `table` is no such table; otherwise as [`Mm::update_entry`].
+    pub fn exchange_leaf<P: MmioPolicy>(
+        &self,
+        ctx: &mut MmuContext<'_, P>,
+        table: Mfn,
+        index: usize,
+        old: u64,
+        new: u64,
+    ) -> Result<(), MmError> {
+        self.finish_pending(ctx)?;
+        self.check_leaf_table(ctx, table)?;
+        self.mod_l1(ctx, table, index % PT_ENTRIES, old, new, Store::IfUnchanged)
+    }
+
+    /// Exchanges the entry at `va`, an aligned address in a level-1 table of the context's owner that the tables below `root` (a validated root of the owner) show
+    /// read-only, for `new`; gives the old one. `None` where `va` is not such a place or the entry changed meanwhile: nothing is done then.
+    ///
+    /// # Errors
+    /// As [`Mm::update_entry`].
+    #[inline]
+    pub fn exchange_at<P: MmioPolicy>(
+        &self,
+        ctx: &mut MmuContext<'_, P>,
+        root: Mfn,
+        va: oxen_types::Gva,
+        new: u64,
+    ) -> Result<Option<u64>, MmError> {
+        self.finish_pending(ctx)?;
+        let Some((table, index)) = self.leaf_slot(root, va) else { return Ok(None) };
+        let mapping = self.machine.read_entry(table, index);
+        let seen = entry::frame(mapping);
+        if mapping & (PRESENT | entry::RW) != PRESENT || self.check_leaf_table(ctx, seen).is_err() {
+            return Ok(None);
         }
-        self.update_other(ctx, table, index, new, preserve_ad, kind)
+        let index = va.page_offset() / 8;
+        let old = self.machine.read_entry(seen, index);
+        match self.mod_l1(ctx, seen, index, old, new, Store::IfUnchanged) {
+            Ok(()) => Ok(Some(old)),
+            Err(MmError::EntryChanged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     #[inline(never)]
@@ -98,13 +159,13 @@ impl<M: Hardware> Mm<M> {
             }
             let same = old & PRESENT != 0 && entry::frame(old) == entry::frame(new);
             new = if same { entry::adjust_upper(new) } else { self.get_upper(ctx, level, new)? };
-            self.store_entry(table, index, old, new, preserve_ad);
+            self.store_upper(table, index, old, new, preserve_ad);
             ctx.effects.upper_changed |= old & PRESENT != 0;
             if same {
                 return Ok(());
             }
         } else {
-            self.store_entry(table, index, old, new, preserve_ad);
+            self.store_upper(table, index, old, new, preserve_ad);
             ctx.effects.upper_changed |= old & PRESENT != 0;
         }
         if old & PRESENT != 0 {
@@ -127,7 +188,7 @@ impl<M: Hardware> Mm<M> {
     ) -> Result<(), MmError> {
         self.finish_pending(ctx)?;
         let (table, index) = self.leaf_slot(root, va).ok_or(MmError::NotMapped)?;
-        self.mod_l1(ctx, table, index, new, false)
+        self.mod_l1(ctx, table, index, self.machine.read_entry(table, index), new, Store::Plain)
     }
 
     /// Sets the machine-to-phys entry of a frame of `owner`.
@@ -228,6 +289,7 @@ impl<M: Hardware> Mm<M> {
         }
     }
 
+    #[inline]
     fn check_leaf_table<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, table: Mfn) -> Result<(), MmError> {
         let meta = self.machine.meta(table).ok_or(MmError::NotRam(table))?;
         let refs = Refs(meta.refs.load(Acquire));
@@ -242,13 +304,30 @@ impl<M: Hardware> Mm<M> {
         if kind.has(Kind::VALIDATED) { Ok(()) } else { Err(MmError::NotValidated(table)) }
     }
 
-    /// Stores an entry over `old`; with `preserve_ad` keeps the bits that the processor sets meanwhile.
-    #[inline(always)]
-    pub(crate) fn store_entry(&self, table: Mfn, index: usize, old: u64, new: u64, preserve_ad: bool) {
-        if !preserve_ad {
+    fn store_upper(&self, table: Mfn, index: usize, old: u64, new: u64, preserve_ad: bool) {
+        if preserve_ad {
+            self.store_keeping(table, index, old, new);
+        } else {
             self.machine.write_entry(table, index, new);
-            return;
         }
+    }
+
+    /// Stores an entry over `old`. An error means that the entry was not `old` any more.
+    #[inline(always)]
+    pub(crate) fn store_entry(&self, table: Mfn, index: usize, old: u64, new: u64, store: Store) -> Result<(), MmError> {
+        match store {
+            Store::Plain => self.machine.write_entry(table, index, new),
+            Store::KeepAccessedDirty => self.store_keeping(table, index, old, new),
+            Store::IfUnchanged => {
+                return self.machine.exchange_entry(table, index, old, new).map_err(|entry| MmError::EntryChanged { mfn: table, entry });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores an entry over `old` with the bits that the processor sets meanwhile.
+    #[inline(always)]
+    fn store_keeping(&self, table: Mfn, index: usize, old: u64, new: u64) {
         let mut old = old;
         loop {
             let merged = new | old & (entry::ACCESSED | entry::DIRTY);

@@ -120,6 +120,8 @@ impl CpuOps for FakeMachine {
 
     fn set_fast_paths(&self, _paths: Option<&FastPaths>) {}
 
+    fn set_fast_stack(&self, _kernel_sp: Gva) {}
+
     fn fs_base(&self) -> u64 {
         self.mine().live.fs_base
     }

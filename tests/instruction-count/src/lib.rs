@@ -2,6 +2,9 @@
 //! the address range that the x86-64 PV interface reserves for the hypervisor. At each marker that `tests/bench-guest`
 //! executes, and at the end, it writes a line `<marker> <hypervisor's> <all>` to the file given as `out=`.
 //!
+//! With `blocks=`, it also writes to that file, at each marker 2, which of the hypervisor's blocks ran since the marker before: lines
+//! `<n-th marker 2> <address> <instructions in the block> <times>`.
+//!
 //! Counting happens per translated block: a block that is left early by a fault counts whole. That is exact enough for
 //! shares; exact totals come from the time stamp counter.
 //!
@@ -55,6 +58,21 @@ unsafe extern "C" {
 static IN_HYPERVISOR: AtomicU64 = AtomicU64::new(0);
 static ALL: AtomicU64 = AtomicU64::new(0);
 static OUT: Mutex<Option<File>> = Mutex::new(None);
+static BLOCKS_OUT: Mutex<Option<File>> = Mutex::new(None);
+
+/// How often a block of the hypervisor ran since the last marker.
+struct Executed {
+    address: u64,
+    length: u64,
+    times: &'static AtomicU64,
+}
+static BLOCKS: Mutex<Vec<Executed>> = Mutex::new(Vec::new());
+/// Markers 2 so far.
+static ROWS: AtomicU64 = AtomicU64::new(0);
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Called by QEMU once: `argv` holds the plugin's arguments as `name=value`.
 ///
@@ -65,9 +83,18 @@ pub unsafe extern "C" fn qemu_plugin_install(id: u64, _info: *const c_void, argc
     let count = usize::try_from(argc).unwrap_or(0);
     // SAFETY: the caller's promise.
     let arguments = (0..count).map(|n| unsafe { CStr::from_ptr(*argv.add(n)) }.to_string_lossy().into_owned());
-    let path = arguments.into_iter().find_map(|argument| argument.strip_prefix("out=").map(str::to_owned));
-    let Some(file) = path.and_then(|path| File::create(path).ok()) else { return 1 };
-    *OUT.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    for argument in arguments {
+        let (place, path) = match argument.split_once('=') {
+            Some(("out", path)) => (&OUT, path),
+            Some(("blocks", path)) => (&BLOCKS_OUT, path),
+            _ => continue,
+        };
+        let Ok(file) = File::create(path) else { return 1 };
+        *locked(place) = Some(file);
+    }
+    if locked(&OUT).is_none() {
+        return 1;
+    }
     // SAFETY: the callbacks have the declared signatures and live as long as the library.
     unsafe {
         qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
@@ -86,6 +113,12 @@ extern "C" fn translated(_id: u64, block: *mut Block) {
         qemu_plugin_register_vcpu_tb_exec_inline(block, INLINE_ADD_U64, ALL.as_ptr().cast(), add);
         if HYPERVISOR.contains(&qemu_plugin_tb_vaddr(block)) {
             qemu_plugin_register_vcpu_tb_exec_inline(block, INLINE_ADD_U64, IN_HYPERVISOR.as_ptr().cast(), add);
+            if locked(&BLOCKS_OUT).is_some() {
+                // The translated code adds to it for ever.
+                let times: &'static AtomicU64 = Box::leak(Box::default());
+                qemu_plugin_register_vcpu_tb_exec_inline(block, INLINE_ADD_U64, times.as_ptr().cast(), 1);
+                locked(&BLOCKS).push(Executed { address: qemu_plugin_tb_vaddr(block), length: add, times });
+            }
         }
         for index in 0..length {
             let insn = qemu_plugin_tb_get_insn(block, index);
@@ -108,6 +141,20 @@ fn marker(bytes: &[u8]) -> Option<u16> {
 
 extern "C" fn reached(_cpu: c_uint, marker: *mut c_void) {
     report(&marker.addr().to_string());
+    report_blocks(marker.addr() == 2);
+}
+
+/// Starts counting blocks anew, after writing the counts where a row ends.
+fn report_blocks(row_ends: bool) {
+    let mut out = locked(&BLOCKS_OUT);
+    let Some(out) = out.as_mut() else { return };
+    let row = if row_ends { ROWS.fetch_add(1, Ordering::Relaxed) } else { 0 };
+    for block in locked(&BLOCKS).iter() {
+        let times = block.times.swap(0, Ordering::Relaxed);
+        if row_ends && times != 0 {
+            let _ = writeln!(out, "{row} {:#x} {} {times}", block.address, block.length);
+        }
+    }
 }
 
 extern "C" fn finished(_id: u64, _data: *mut c_void) {
@@ -115,7 +162,7 @@ extern "C" fn finished(_id: u64, _data: *mut c_void) {
 }
 
 fn report(what: &str) {
-    let mut out = OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut out = locked(&OUT);
     if let Some(file) = out.as_mut() {
         // A full disk shows as a missing line, which the reader reports.
         let _ = writeln!(file, "{what} {} {}", IN_HYPERVISOR.load(Ordering::Relaxed), ALL.load(Ordering::Relaxed));

@@ -7,12 +7,15 @@ use crate::tables::FlushTarget;
 use alloc::sync::Arc;
 use oxen_abi::Errno;
 use oxen_abi::xen::{DOMID_SELF, MmuUpdate, MmuUpdateType, UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH};
+use oxen_abi::zerocopy::{FromZeros, IntoBytes};
 use oxen_hal::{FlushScope, Machine};
 use oxen_mm::MmError;
 use oxen_types::{DomId, Gva, Maddr};
 
 /// Requests done before the guest may take interrupts.
 const BUDGET: u32 = 512;
+/// Requests that are read and carried out together.
+const CHUNK: usize = 16;
 /// Bit of the count that says: this call carries on, and `*done` counts what was done before.
 pub(super) const CONTINUED: u32 = 1 << 31;
 
@@ -25,7 +28,7 @@ impl<M: Machine> Ctx<'_, M> {
         let foreign = low32(args[3]);
         if count == 1 && foreign == u32::from(DOMID_SELF) {
             let request: MmuUpdate = self.read(list)?;
-            let result = self.one_mmu_update(self.domain, self.domain.id, &request);
+            let (_, result) = self.mmu_updates(self.domain, self.domain.id, &[request]);
             if args[2] != 0 {
                 self.write(Gva(args[2]), &u32::from(result.is_ok()))?;
             }
@@ -46,18 +49,20 @@ impl<M: Machine> Ctx<'_, M> {
                 answer = Err(Errno::ERESTART);
                 break;
             }
-            let result = match self.read_element::<MmuUpdate>(list, done.into()) {
-                Ok(request) => self.one_mmu_update(&owner, foreign, &request),
-                Err(error) => {
-                    answer = Err(error);
-                    break;
-                }
+            let wanted = (count - done).min(BUDGET - done).min(CHUNK as u32);
+            let (some, result) = match self.read_requests(list, done, wanted as usize) {
+                Ok(requests) => self.mmu_updates(&owner, foreign, requests.get(..wanted as usize).unwrap_or(&requests)),
+                // One of them cannot be read: those before it are to be done.
+                Err(_) => match self.read_element(list, done.into()) {
+                    Ok(request) => self.mmu_updates(&owner, foreign, &[request]),
+                    Err(error) => (0, Err(error)),
+                },
             };
+            done += some;
             if let Err(error) = result {
                 answer = Err(error);
                 break;
             }
-            done += 1;
         }
         if !done_at.is_null() {
             self.write(done_at, &before.wrapping_add(done))?;
@@ -69,27 +74,42 @@ impl<M: Machine> Ctx<'_, M> {
         answer
     }
 
+    /// Reads `wanted` requests, at most [`CHUNK`], from the `first` on.
+    fn read_requests(&self, list: Gva, first: u32, wanted: usize) -> Result<[MmuUpdate; CHUNK], Errno> {
+        let bytes = u64::from(first) * size_of::<MmuUpdate>() as u64;
+        let from = list.checked_add(bytes).ok_or(Errno::EFAULT)?;
+        let mut requests = [MmuUpdate::new_zeroed(); CHUNK];
+        let place = requests.as_mut_bytes().get_mut(..wanted * size_of::<MmuUpdate>()).ok_or(Errno::EINVAL)?;
+        self.machine().copy_from_guest(place, from).map_err(|_| Errno::EFAULT)?;
+        Ok(requests)
+    }
+
+    /// Carries out requests up to the first that is refused; gives how many were done.
     #[inline]
-    fn one_mmu_update(&self, owner: &Arc<Domain>, foreign: DomId, request: &MmuUpdate) -> Result<(), Errno> {
-        // Entries are 8 bytes: what an address has below that is the command.
-        let kind = MmuUpdateType(low32(request.ptr & 7));
-        let at = Maddr(request.ptr & !7);
-        let preserve = kind == MmuUpdateType::PT_UPDATE_PRESERVE_AD;
-        let result = match kind {
-            MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_PRESERVE_AD | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => {
-                let index = at.page_offset() / 8;
-                self.hv.with_tables(owner, foreign, |mm, ctx| {
-                    // Looked at under the lock: the tables of a dying domain are being taken apart.
-                    if owner.id != self.domain.id && owner.is_dying() {
-                        return Err(MmError::Dying(owner.id));
-                    }
-                    mm.update_entry(ctx, at.mfn(), index, request.val, preserve)
-                })
+    fn mmu_updates(&self, owner: &Arc<Domain>, foreign: DomId, requests: &[MmuUpdate]) -> (u32, Result<(), Errno>) {
+        let mut done = 0;
+        let result = self.hv.with_tables(owner, foreign, |mm, ctx| {
+            // Looked at under the lock: the tables of a dying domain are being taken apart.
+            if owner.id != self.domain.id && owner.is_dying() {
+                return Err(Some(MmError::Dying(owner.id)));
             }
-            MmuUpdateType::MACHPHYS_UPDATE => self.hv.memory.set_machphys(at.mfn(), foreign, request.val),
-            _ => return Err(Errno::ENOSYS),
-        };
-        result.map_err(|error| self.refuse("mmu_update", error))
+            for request in requests {
+                // Entries are 8 bytes: what an address has below that is the command.
+                let kind = MmuUpdateType(low32(request.ptr & 7));
+                let at = Maddr(request.ptr & !7);
+                let preserve = kind == MmuUpdateType::PT_UPDATE_PRESERVE_AD;
+                match kind {
+                    MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_PRESERVE_AD | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => {
+                        mm.update_entry(ctx, at.mfn(), at.page_offset() / 8, request.val, preserve)?;
+                    }
+                    MmuUpdateType::MACHPHYS_UPDATE => mm.set_machphys(at.mfn(), foreign, request.val)?,
+                    _ => return Err(None),
+                }
+                done += 1;
+            }
+            Ok(())
+        });
+        (done, result.map_err(|error| error.map_or(Errno::ENOSYS, |error| self.refuse("mmu_update", error))))
     }
 
     /// The domain whose tables change and the one whose frames the entries may name, from the fourth argument.

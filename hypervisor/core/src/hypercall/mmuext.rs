@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use oxen_abi::Errno;
 use oxen_abi::xen::{DOMID_SELF, MmuextCmd, MmuextOp};
 use oxen_hal::{FlushScope, Machine};
-use oxen_mm::{Level, MmError};
+use oxen_mm::{HeldTable, Level, MmError};
 use oxen_types::{Gva, Mfn};
 
 /// Operations done before the guest may take interrupts.
@@ -22,12 +22,14 @@ impl<M: Machine> Ctx<'_, M> {
         let count = low32(args[1]);
         let before = if count & CONTINUED != 0 && !done_at.is_null() { self.read::<u32>(done_at)? } else { 0 };
         let count = count & !CONTINUED;
-        let foreign = self.foreign_domain(args[3] as u16)?;
-        let owner = if low32(args[3]) == u32::from(DOMID_SELF) || foreign == self.domain.id {
-            self.domain.clone()
+        let other = if low32(args[3]) == u32::from(DOMID_SELF) {
+            None
         } else {
-            self.hv.domains.get(foreign).ok_or(Errno::ESRCH)?
+            let foreign = self.foreign_domain(args[3] as u16)?;
+            if foreign == self.domain.id { None } else { Some(self.hv.domains.get(foreign).ok_or(Errno::ESRCH)?) }
         };
+        let own = self.domain;
+        let owner = other.as_ref().unwrap_or(own);
         let mut done = 0;
         let mut answer = Ok(0);
         while done < count {
@@ -36,7 +38,7 @@ impl<M: Machine> Ctx<'_, M> {
                 break;
             }
             let result = match self.read_element::<MmuextOp>(list, done.into()) {
-                Ok(op) => self.one_mmuext_op(&owner, &op),
+                Ok(op) => self.one_mmuext_op(owner, &op),
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -119,19 +121,19 @@ impl<M: Machine> Ctx<'_, M> {
             self.machine().load_root(mfn, true);
             return Ok(());
         }
-        let new = self.hv.with_tables(self.domain, self.domain.id, |mm, ctx| mm.get_table(ctx, mfn, Level::L4));
-        let new = new.map_err(|e| self.refuse("new base pointer", e))?;
         // The LDT was found through the old tables.
         if self.state.ldt.entries != 0 {
             self.machine().set_guest_ldt(self.state.ldt.entries);
             self.hv.drop_ldt(self.state);
         }
-        self.machine().load_root(mfn, true);
+        let left = self.hv.with_tables(self.domain, self.domain.id, |mm, ctx| {
+            let new = mm.get_table(ctx, mfn, Level::L4)?;
+            self.hv.machine.load_root(mfn, true);
+            let old = self.state.root.replace(new);
+            Ok(old.and_then(|old| mm.put_table(ctx, old).err()))
+        });
         self.state.fast_paths_stale = true;
-        if let Some(old) = self.state.root.replace(new) {
-            self.hv.put_root(self.domain, old);
-        }
-        Ok(())
+        self.finish_root_change("new base pointer", left)
     }
 
     /// Sets the user mode's root; 0 for none.
@@ -139,14 +141,18 @@ impl<M: Machine> Ctx<'_, M> {
         if self.state.user_root.as_ref().is_some_and(|root| root.mfn() == mfn) {
             return Ok(());
         }
-        let new = if mfn.0 == 0 {
-            None
-        } else {
-            let new = self.hv.with_tables(self.domain, self.domain.id, |mm, ctx| mm.get_table(ctx, mfn, Level::L4));
-            Some(new.map_err(|e| self.refuse("new user base pointer", e))?)
-        };
+        let left = self.hv.with_tables(self.domain, self.domain.id, |mm, ctx| {
+            let new = if mfn.0 == 0 { None } else { Some(mm.get_table(ctx, mfn, Level::L4)?) };
+            let old = core::mem::replace(&mut self.state.user_root, new);
+            Ok(old.and_then(|old| mm.put_table(ctx, old).err()))
+        });
         self.state.fast_paths_stale = true;
-        if let Some(old) = core::mem::replace(&mut self.state.user_root, new) {
+        self.finish_root_change("new user base pointer", left)
+    }
+
+    /// Gives back an old root for which the work on tables left no room.
+    fn finish_root_change(&self, what: &str, left: Result<Option<HeldTable>, MmError>) -> Result<(), Errno> {
+        if let Some(old) = left.map_err(|e| self.refuse(what, e))? {
             self.hv.put_root(self.domain, old);
         }
         Ok(())

@@ -20,7 +20,7 @@ impl<M: Machine> Ctx<'_, M> {
     pub(super) fn stack_switch(&mut self, args: &Args) -> Answer {
         self.state.kernel_ss = args[0] & 0xffff | 3;
         self.state.kernel_sp = args[1];
-        self.state.fast_paths_stale = true;
+        self.machine().set_fast_stack(Gva(args[1]));
         Ok(0)
     }
 

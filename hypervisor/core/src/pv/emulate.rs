@@ -226,6 +226,18 @@ fn read_debug<M: Machine>(ctx: &mut Ctx<'_, M>, insn: &Instruction) -> bool {
     true
 }
 
+/// `rdmsr` without prefixes, which kernels use at each switch between processes; false where the instruction is another one or is refused.
+pub(super) fn plain_rdmsr<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
+    const RDMSR: u64 = 0x320f;
+    const LENGTH: usize = 2;
+    let word = ctx.machine().read_guest_u64(Gva(ctx.frame.rip));
+    let done = word.is_ok_and(|word| word & 0xffff == RDMSR) && read_msr(ctx);
+    if done {
+        advance(ctx, LENGTH);
+    }
+    done
+}
+
 fn read_msr<M: Machine>(ctx: &mut Ctx<'_, M>) -> bool {
     let number = ctx.frame.rcx as u32;
     let machine = ctx.machine();

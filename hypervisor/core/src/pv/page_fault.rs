@@ -1,8 +1,10 @@
 //! Page faults of PV guests.
 
 use super::trap::inject;
-use super::emulate;
+use super::{emulate, flags};
 use crate::ctx::Ctx;
+use oxen_abi::arch_x86_64::FLAT_KERNEL_CS;
+use oxen_emul::registers;
 use oxen_emul::rmw::MemoryWrite;
 use oxen_emul::string::StringWrite;
 use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES};
@@ -31,7 +33,10 @@ pub(super) fn page_fault<M: Machine>(ctx: &mut Ctx<'_, M>) {
         ctx.hv.log(format_args!("CPU{}: faulty SMAP (seen in QEMU before version 8); switched off", ctx.cpu));
         return;
     }
-    if ctx.state.context.in_kernel && code & (PRESENT | WRITE | RESERVED | FETCH) == PRESENT | WRITE && write_to_read_only(ctx, va) {
+    if ctx.state.context.in_kernel
+        && code & (PRESENT | WRITE | RESERVED | FETCH) == PRESENT | WRITE
+        && (plain_write_to_table(ctx, va) || write_to_read_only(ctx, va))
+    {
         return;
     }
     let mut va = va;
@@ -52,6 +57,64 @@ pub(super) fn page_fault<M: Machine>(ctx: &mut Ctx<'_, M>) {
     inject(ctx, 14, Some(u64::from(code & !USER | mode)));
 }
 
+/// How kernels write single entries: a 64-bit `mov` or `xchg` of a register and memory, without prefixes, at a register and at most a short displacement.
+struct PlainWrite {
+    register: u8,
+    exchanges: bool,
+    address: u64,
+    length: u64,
+}
+
+/// Decodes the instruction at rip where it is such a write.
+#[inline]
+fn plain_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<PlainWrite> {
+    const REX_W: u8 = 0x48;
+    const MOV: u8 = 0x89;
+    const XCHG: u8 = 0x87;
+    if ctx.frame.cs as u16 != FLAT_KERNEL_CS {
+        return None;
+    }
+    let [rex, opcode, modrm, displacement, ..] = ctx.machine().read_guest_u64(Gva(ctx.frame.rip)).ok()?.to_le_bytes();
+    let (mode, base) = (modrm >> 6, modrm & 7);
+    // Base 4 stands for a further byte, and 5 without displacement for an address relative to rip.
+    if rex & 0xf8 != REX_W || !matches!(opcode, MOV | XCHG) || mode > 1 || base == 4 || (mode == 0 && base == 5) {
+        return None;
+    }
+    let displacement = if mode == 1 { displacement as i8 } else { 0 };
+    Some(PlainWrite {
+        register: modrm >> 3 & 7 | rex << 1 & 8,
+        exchanges: opcode == XCHG,
+        address: registers::get(ctx.frame, base | rex << 3 & 8).wrapping_add_signed(displacement.into()),
+        length: 3 + u64::from(mode),
+    })
+}
+
+/// A write of a whole entry to one of the guest's level-1 tables, by a plain instruction. False where it is anything else, or is refused.
+#[inline]
+fn plain_write_to_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
+    let Some(write) = plain_write(ctx).filter(|write| write.address == va.0 && va.0.is_multiple_of(8)) else { return false };
+    let Some(root) = ctx.state.root.as_ref().map(oxen_mm::HeldTable::mfn) else { return false };
+    if !writes_are_emulated(ctx) {
+        return false;
+    }
+    let new = registers::get(ctx.frame, write.register);
+    let Ok(Some(old)) = ctx.hv.with_tables(ctx.domain, ctx.domain.id, |mm, tables| mm.exchange_at(tables, root, va, new)) else {
+        return false;
+    };
+    if write.exchanges {
+        *registers::get_mut(ctx.frame, write.register) = old;
+    }
+    ctx.frame.rip = ctx.frame.rip.wrapping_add(write.length);
+    ctx.frame.rflags &= !flags::RF;
+    true
+}
+
+/// The hardware domain's writes are emulated for its device memory already, whatever it says of its tables.
+#[inline]
+fn writes_are_emulated<M: Machine>(ctx: &Ctx<'_, M>) -> bool {
+    ctx.domain.privileges.hardware || ctx.domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES)
+}
+
 /// The guest's kernel wrote to a page that it sees read-only: emulated where the page is one of its level-1 tables, or device memory of which dom0 may
 /// only read. False where it is neither: the fault is the guest's.
 #[cold]
@@ -66,9 +129,7 @@ fn write_to_read_only<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
     }
     match ctx.hv.memory.inspect(mfn) {
         Some(info) if info.ty == FrameType::L1 && info.owner == ctx.domain.id => {
-            // The hardware domain's writes are emulated for its device memory already, whatever it says of its tables.
-            let emulated = ctx.domain.privileges.hardware || ctx.domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES);
-            emulated && write_page_table(ctx, va, mfn)
+            writes_are_emulated(ctx) && write_page_table(ctx, va, mfn)
         }
         Some(_) => false,
         None => ctx.domain.has_devices() && ctx.machine().is_hypervisor_mmio(mfn) && skip_write(ctx),
@@ -140,10 +201,10 @@ fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types
         let new_entry = entry & !(mask << shift) | (new & mask) << shift;
         let owner = ctx.domain.id;
         let result = ctx.hv.with_tables(ctx.domain, owner, |mm, tables| {
-            if mm.machine().read_entry(table, index) != entry {
-                return Ok(false);
+            match mm.exchange_leaf(tables, table, index, entry, new_entry) {
+                Err(MmError::EntryChanged { .. }) => Ok(false),
+                other => other.map(|()| true),
             }
-            mm.update_entry(tables, table, index, new_entry, false).map(|()| true)
         });
         match result {
             Ok(true) => {

@@ -75,6 +75,9 @@ pub(super) fn inject<M: Machine>(ctx: &mut Ctx<'_, M>, vector: u8, error_code: O
 /// `#GP`: a software interrupt that the real descriptor table does not let through, a privileged instruction, or the guest's own mistake.
 fn general_protection<M: Machine>(ctx: &mut Ctx<'_, M>) {
     let code = ctx.frame.error_code;
+    if code == 0 && ctx.state.context.in_kernel && emulate::plain_rdmsr(ctx) {
+        return;
+    }
     if let Some((vector, length)) = emulate::software_interrupt(ctx)
         && let Some(handler) = ctx.state.traps.get(usize::from(vector)).copied()
     {

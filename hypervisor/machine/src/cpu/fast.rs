@@ -20,25 +20,33 @@ pub(super) fn set(paths: Option<&FastPaths>) {
         fast.mode.set(fast.mode.get() | MODE_SLOW);
         return;
     };
-    let top = paths.kernel_sp.0 & !0xf;
     fast.kernel_cr3.set(paths.kernel_root.maddr().0);
     fast.user_cr3.set(paths.user_root.maddr().0);
-    fast.syscall_frame.set(top - SYSCALL_FRAME);
-    fast.fault_frame.set(top - FAULT_FRAME);
     fast.syscall.set(paths.syscall.0);
     fast.page_fault.set(paths.page_fault.0);
     fast.upcall_mask.set(direct(Maddr(paths.info.0 + UPCALL_MASK)));
     fast.mode.set(fast.mode.get() & !MODE_SLOW);
+    set_stack(paths.kernel_sp);
 }
 
-/// The entry points may be given to `sysret`, the frames lie in the guest's own addresses, the `vcpu_info` in memory.
+/// Takes over the stack, or switches the paths off where it is not usable.
+#[inline]
+pub(super) fn set_stack(kernel_sp: Gva) {
+    let fast = &current().fast;
+    let top = kernel_sp.0 & !0xf;
+    let Some(frame) = top.checked_sub(FAULT_FRAME).filter(|at| Gva(*at).range_is_guest(FAULT_FRAME as usize)) else {
+        fast.mode.set(fast.mode.get() | MODE_SLOW);
+        return;
+    };
+    fast.fault_frame.set(frame);
+    fast.syscall_frame.set(top - SYSCALL_FRAME);
+}
+
+/// The entry points may be given to `sysret`, the `vcpu_info` lies in memory.
 fn is_usable(paths: &FastPaths) -> bool {
     let in_guest = |va: Gva| !va.is_null() && va.range_is_guest(1);
-    let top = paths.kernel_sp.0 & !0xf;
-    let frame = top.checked_sub(FAULT_FRAME).map(Gva);
     in_guest(paths.syscall)
         && in_guest(paths.page_fault)
-        && frame.is_some_and(|va| va.range_is_guest(FAULT_FRAME as usize))
         && is_ram(paths.info.mfn())
         && paths.info.page_offset() <= 4096 - 64
 }

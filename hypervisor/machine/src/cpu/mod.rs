@@ -128,6 +128,11 @@ impl CpuOps for X86 {
     }
 
     #[inline]
+    fn set_fast_stack(&self, kernel_sp: Gva) {
+        fast::set_stack(kernel_sp);
+    }
+
+    #[inline]
     fn fs_base(&self) -> u64 {
         segments::fs_base()
     }
