@@ -43,6 +43,7 @@ const SAFE_CRATES: &[&str] = &[
     "oxen-guest-config",
     "oxen-hal",
     "oxen-kernel-image",
+    "oxen-metrics",
     "oxen-mm",
     "oxen-options",
     "oxen-types",

@@ -19,6 +19,7 @@ mod evtchn;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod gntdev;
+mod grant;
 mod mapping;
 mod memory;
 mod mmu;
@@ -35,6 +36,7 @@ pub use error::{Error, Result};
 pub use event::PortStatus;
 pub use evtchn::{EventChannels, LocalPort};
 pub use gntdev::Grants;
+pub use grant::GrantTableSize;
 pub use mapping::{AccessError, FRAME_LEN, SharedMemory};
 pub use privcmd::{Resource, Xen};
 pub use ring::{Ring, RingFault, RingLayout};
