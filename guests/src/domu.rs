@@ -83,54 +83,70 @@ impl Child {
     /// Where a step fails.
     pub fn new(max_vcpus: u32) -> Self {
         let id = create(0, &description(max_vcpus)).unwrap_or_else(|rc| panic!("createdomain: {rc}"));
-        let rc = domctl(DomctlCmd::MAX_VCPUS, id, MaxVcpus { max: max_vcpus }).0;
-        assert!(rc.is_ok(), "max_vcpus: {rc}");
-        let rc = domctl(DomctlCmd::MAX_MEM, id, MaxMem { max_memkb: CHILD_PAGES as u64 * PAGE / 1024 }).0;
-        assert!(rc.is_ok(), "max_mem: {rc}");
+        Self::furnish(id, max_vcpus).unwrap_or_else(|rc| panic!("max_vcpus, max_mem or populate_physmap: {rc}"))
+    }
+
+    /// Gives a new domain vCPUs and memory.
+    ///
+    /// # Errors
+    /// What the first step that failed returned.
+    pub fn furnish(id: u16, max_vcpus: u32) -> Result<Self, Rc> {
+        done(domctl(DomctlCmd::MAX_VCPUS, id, MaxVcpus { max: max_vcpus }).0)?;
+        done(domctl(DomctlCmd::MAX_MEM, id, MaxMem { max_memkb: CHILD_PAGES as u64 * PAGE / 1024 }).0)?;
         let mut frames: [u64; CHILD_PAGES] = core::array::from_fn(|pfn| pfn as u64);
         let mut reservation = mem::reservation(&mut frames, 0, id);
         let rc = Rc(hypercall::raw(nr::MEMORY_OP, [6, handle(&mut reservation), 0, 0, 0]));
-        assert!(rc == Rc(CHILD_PAGES as i64), "populate_physmap: {rc}");
-        Self { id, frames }
+        if rc == Rc(CHILD_PAGES as i64) { Ok(Self { id, frames }) } else { Err(rc) }
     }
 
     /// Lets `work` have one of the child's frames in a page of this kernel's.
-    pub fn with_frame<R>(&self, window: Page, mfn: u64, work: impl FnOnce(Page) -> R) -> R {
-        let rc = map_foreign(window, mfn, self.id, RW_PAGE);
-        assert!(rc.is_ok(), "mapping frame {mfn:#x} of the child: {rc}");
+    ///
+    /// # Errors
+    /// Why it cannot be mapped.
+    pub fn try_with_frame<R>(&self, window: Page, mfn: u64, work: impl FnOnce(Page) -> R) -> Result<R, Rc> {
+        done(map_foreign(window, mfn, self.id, RW_PAGE))?;
         let result = work(window);
         assert!(window.make_writable().is_ok());
-        result
+        Ok(result)
     }
 
     /// Lets `work` have one of the child's pages.
+    ///
+    /// # Panics
+    /// Where it cannot be mapped.
     pub fn with_page<R>(&self, window: Page, page: usize, work: impl FnOnce(Page) -> R) -> R {
-        self.with_frame(window, self.frames[page], work)
+        let result = self.try_with_frame(window, self.frames[page], work);
+        result.unwrap_or_else(|rc| panic!("mapping page {page} of the child: {rc}"))
     }
 
     /// Fills the child's pages: `program`, and tables that map all of them at [`CHILD_BASE`].
-    pub fn fill(&self, window: Page, program: &[u8]) {
-        self.with_page(window, CODE, |page| {
+    ///
+    /// # Errors
+    /// Why a page cannot be mapped.
+    pub fn fill(&self, window: Page, program: &[u8]) -> Result<(), Rc> {
+        let with_page = |page: usize, work: &dyn Fn(Page)| self.try_with_frame(window, self.frames[page], work);
+        with_page(CODE, &|page| {
             page.clear();
             page.write_bytes(0, program);
-        });
-        self.with_page(window, DATA, Page::clear);
+        })?;
+        with_page(DATA, &Page::clear)?;
         // The mask of vCPU 0's upcalls: the child has no handler for them.
-        self.with_frame(window, self.info().1.shared_info_frame, |page| page.write_bytes(1, &[1]));
-        self.with_page(window, TABLES, |page| {
+        self.try_with_frame(window, self.info().1.shared_info_frame, |page| page.write_bytes(1, &[1]))?;
+        with_page(TABLES, &|page| {
             page.clear();
             for (index, mfn) in self.frames.iter().enumerate() {
                 let is_table = (TABLES..TABLES + 4).contains(&index);
                 page.write(mem::index_of(CHILD_BASE, 1) + index, mfn * PAGE | if is_table { RO_PAGE } else { RW_PAGE });
             }
-        });
+        })?;
         for level in 2..=4 {
-            self.with_page(window, TABLES + level - 1, |page| {
+            with_page(TABLES + level - 1, &|page| {
                 page.clear();
                 let below = self.frames[TABLES + level - 2] * PAGE;
                 page.write(mem::index_of(CHILD_BASE, level as u32), below | P | mem::RW | US | mem::A | mem::D);
-            });
+            })?;
         }
+        Ok(())
     }
 
     /// Frame of the child's root table.
@@ -175,12 +191,18 @@ impl Child {
     /// Where a step fails.
     pub fn ready(window: Page, program: &[u8]) -> Self {
         let child = Self::new(1);
-        child.fill(window, program);
-        let rc = child.pin();
-        assert!(rc.is_ok(), "pin: {rc}");
-        let rc = child.set_context(0, &mut child.start_context());
-        assert!(rc.is_ok(), "setvcpucontext: {rc}");
+        child.prepare(window, program).unwrap_or_else(|rc| panic!("fill, pin or setvcpucontext: {rc}"));
         child
+    }
+
+    /// Fills the child, pins its tables and sets its vCPU up.
+    ///
+    /// # Errors
+    /// What the first step that failed returned.
+    pub fn prepare(&self, window: Page, program: &[u8]) -> Result<(), Rc> {
+        self.fill(window, program)?;
+        done(self.pin())?;
+        done(self.set_context(0, &mut self.start_context()))
     }
 
     /// unpausedomain.
@@ -197,6 +219,10 @@ impl Child {
     pub fn destroy(&self) -> Rc {
         domctl_plain(DomctlCmd::DESTROYDOMAIN, self.id)
     }
+}
+
+fn done(rc: Rc) -> Result<(), Rc> {
+    if rc.is_ok() { Ok(()) } else { Err(rc) }
 }
 
 /// Maps a frame of domain `owner` at a page of this kernel's.

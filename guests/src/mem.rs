@@ -72,6 +72,11 @@ impl Page {
         Self { va }
     }
 
+    /// The page at a pseudo-physical frame number.
+    pub fn at_pfn(pfn: u64) -> Self {
+        Self { va: VIRT_BASE + pfn * PAGE }
+    }
+
     /// The page `index` places after this one, in a run from [`alloc_pages`].
     pub fn nth(self, index: usize) -> Self {
         Self { va: self.va + index as u64 * PAGE }

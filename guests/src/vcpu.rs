@@ -5,6 +5,7 @@ use crate::mem::{self, PAGE};
 use crate::sys::{self, FLAT_CS64, FLAT_SS};
 use oxen_abi::arch_x86_64::{VGCF_IN_KERNEL, VGCF_ONLINE};
 use crate::{event, trap};
+use oxen_abi::vcpu::VcpuOp;
 
 pub use oxen_abi::arch_x86_64::VcpuGuestContext as Context;
 
@@ -45,6 +46,18 @@ pub fn kernel_context(vcpu: usize, entry: u64) -> &'static mut Context {
     context.gs_base_kernel = per_cpu.va();
     trap::fill_table(&mut context.trap_ctxt);
     context
+}
+
+/// Starts vCPU `vcpu` in `entry`, with its number as argument.
+///
+/// # Panics
+/// Where the hypervisor refuses.
+pub fn start(vcpu: usize, entry: extern "C" fn(u64) -> !) {
+    let context = kernel_context(vcpu, entry as *const () as u64);
+    let rc = hypercall::vcpu_op(u64::from(VcpuOp::INITIALISE.raw()), vcpu as u64, context);
+    assert!(rc.is_ok(), "initialise: {rc}");
+    let rc = hypercall::vcpu_op_null(u64::from(VcpuOp::UP.raw()), vcpu as u64);
+    assert!(rc.is_ok(), "up: {rc}");
 }
 
 /// Makes gs:0 hold `vcpu` on the calling vCPU, so that upcalls know where they run.

@@ -159,7 +159,7 @@ fn half_built(window: Page) {
     value!("context.not_set", child.context(0, &mut context));
     value!("context.no_such_vcpu", child.context(1, &mut context));
     value!("context.set_no_such_vcpu", child.set_context(1, &mut context));
-    child.fill(window, program());
+    expect_text!("fill", child.fill(window, program()).err().unwrap_or(Rc(0)), "0");
     context = child.start_context();
     context.user_regs.rip = 0x0000_8000_0000_0000;
     value!("context.bad_rip", child.set_context(0, &mut context));

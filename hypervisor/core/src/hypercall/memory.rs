@@ -196,11 +196,11 @@ impl<M: Machine> Ctx<'_, M> {
             _ => {}
         }
         let target = self.target_domain(request.domid)?;
-        if request.kind != ResourceType::GRANT_TABLE {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        if request.id != GRANT_TABLE_SHARED {
-            return Err(Errno::EINVAL);
+        match request.kind {
+            ResourceType::GRANT_TABLE if request.id == GRANT_TABLE_SHARED => {}
+            // No domain has a trace buffer, and there is no status frame in tables of version 1.
+            ResourceType::GRANT_TABLE | ResourceType::VMTRACE_BUF => return Err(Errno::EINVAL),
+            _ => return Err(Errno::EOPNOTSUPP),
         }
         if request.frame_list.is_null() {
             request.nr_frames = target.grants.lock().max_frames;
