@@ -11,7 +11,7 @@ use oxen_guests::{check, cpu, event, expect_text, sys, value, vcpu};
 oxen_guests::test_kernel!("smp-domain-chaos", run);
 
 /// Lives of a domain.
-const ROUNDS: u32 = 150;
+const ROUNDS: u32 = 80;
 
 /// The children's program.
 const JUMP_TO_ITSELF: &[u8] = &[0xeb, 0xfe];

@@ -12,12 +12,13 @@ use crate::timer::TimerKind;
 use crate::vcpu::{Placement, Vcpu, stop};
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use oxen_abi::Errno;
 use oxen_abi::xen::Virq;
 use oxen_hal::Machine;
 use oxen_mm::{MappingRef, MmError, SharedFrame};
-use oxen_types::{CpuId, Port};
+use oxen_types::{CpuId, Mfn, Port};
 
 /// Ports closed, or grants unmapped, in one step.
 const BUDGET: usize = 512;
@@ -107,7 +108,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn end_events(&self, domain: &Arc<Domain>) -> Result<(), Errno> {
-        let some: alloc::vec::Vec<Port> = {
+        let some: Vec<Port> = {
             let mut events = domain.events.lock();
             events.close();
             events.in_use().map(|(port, _)| port).take(BUDGET).collect()
@@ -141,7 +142,7 @@ impl<M: Machine> Hypervisor<M> {
     /// # Errors
     /// `ERESTART` where giving up its page tables takes longer: to be called again.
     pub(crate) fn reset_vcpu(&self, domain: &Domain, state: &mut crate::vcpu::VcpuState) -> Result<(), Errno> {
-        self.replace_gdt(state, alloc::vec::Vec::new(), 0);
+        self.replace_gdt(state, Vec::new(), 0);
         self.drop_ldt(state);
         state.ldt = crate::vcpu::Ldt::default();
         state.initialised = false;
@@ -174,7 +175,7 @@ impl<M: Machine> Hypervisor<M> {
     fn end_interrupts(&self, domain: &Arc<Domain>) {
         let (numbers, page) = {
             let mut pirqs = domain.pirqs.lock();
-            let numbers: alloc::vec::Vec<u32> = pirqs.iter().map(|(number, _)| number).collect();
+            let numbers: Vec<u32> = pirqs.iter().map(|(number, _)| number).collect();
             (numbers, pirqs.eoi_page.take())
         };
         for number in numbers {
@@ -226,12 +227,19 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// True where nobody has any frame of a dead domain but the domain itself.
+    /// True where nobody has any frame of a dead domain but the domain itself: `shared_info`, and the frames in which vCPUs have their records. Those
+    /// may be any frames that the guest could write to, so also frames that are shared with it.
     fn is_unused(&self, domain: &Domain) -> bool {
         let Some(account) = self.memory.account(domain.id) else { return true };
-        let own: BTreeSet<u64> = domain.vcpus().filter_map(|vcpu| Some(vcpu.info_frame.lock().as_ref()?.mfn().0)).collect();
-        let shared_info = self.memory.inspect(domain.shared_info.mfn());
-        account.pages() == own.len() as u64 && account.shared() == 1 && shared_info.is_some_and(|frame| frame.references == 1 && frame.uses == 1)
+        let records: Vec<Mfn> = domain.vcpus().filter_map(|vcpu| Some(vcpu.info_frame.lock().as_ref()?.mfn())).collect();
+        let shared_info = domain.shared_info.mfn();
+        let uses = 1 + records.iter().filter(|&&mfn| mfn == shared_info).count() as u64;
+        let others: BTreeSet<u64> = records.iter().filter(|&&mfn| mfn != shared_info).map(|mfn| mfn.0).collect();
+        let is_shared = |mfn: &&u64| self.memory.inspect(Mfn(**mfn)).is_some_and(|frame| frame.shared);
+        let shared = others.iter().filter(is_shared).count();
+        account.pages() == (others.len() - shared) as u64
+            && account.shared() == 1 + shared as u64
+            && self.memory.inspect(shared_info).is_some_and(|frame| frame.references == 1 && frame.uses == uses)
     }
 
     /// Gives back what belongs to the structure of a domain that nobody else refers to.

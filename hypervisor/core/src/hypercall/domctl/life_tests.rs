@@ -284,6 +284,26 @@ fn everything_comes_back_from_every_stage() {
 }
 
 #[test]
+fn records_in_shared_frames_do_not_keep_a_domain() {
+    let w = World::new();
+    let before = account(&w);
+    let places: [fn(&Child<'_>) -> Mfn; 2] =
+        [|c| c.w.domain(c.id).shared_info.mfn(), |c| c.w.domain(c.id).grants.lock().frames().next().unwrap()];
+    for place in places {
+        let mut child = Child::new(&w);
+        domctl(&w, DomctlCmd::MAX_VCPUS, child.id, MaxVcpus { max: 2 }).unwrap();
+        child.populate();
+        let request = RegisterVcpuInfo { mfn: place(&child).0, offset: 2048, ..RegisterVcpuInfo::default() };
+        vcpu_op(&w, child.id, VcpuOp::REGISTER_VCPU_INFO, request).unwrap();
+        destroy(&w, child.id).unwrap();
+        assert!(!exists(&w, child.id));
+        let ended = w.hv.memory.account(child.id).unwrap();
+        assert_eq!((ended.pages(), ended.shared()), (0, 0));
+    }
+    assert_eq!(account(&w), before);
+}
+
+#[test]
 fn numbers_come_round_late() {
     let w = World::new();
     let first = create(&w, 0, &description(1)).unwrap();
