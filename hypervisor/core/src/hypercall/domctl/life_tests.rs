@@ -255,6 +255,7 @@ fn live_and_die(w: &World, dom0_frame: Mfn, stage: u32, rng: &mut Rng) {
     } else {
         let dead = w.domain(child.id);
         assert_eq!(dead.life(), Life::Dead);
+        assert!(!dead.events.lock().is_fifo(), "nobody writes to frames that were given back");
         assert!(w.hv.memory.account(child.id).unwrap().pages() != 0);
         assert_eq!(create(w, child.id.0, &description(1)), Err(Errno::EEXIST), "the number is not free");
         drop(dead);
