@@ -49,7 +49,7 @@ impl<M: Machine> Hypervisor<M> {
     ///
     /// # Errors
     /// `ERESTART` where more steps are to follow.
-    pub(crate) fn destroy_step(&self, cpu: CpuId, domain: &Arc<Domain>) -> Result<(), Errno> {
+    pub fn destroy_step(&self, cpu: CpuId, domain: &Arc<Domain>) -> Result<(), Errno> {
         let stage = domain.teardown.lock().stage;
         let next = match stage {
             Stage::Stopping => {
@@ -214,7 +214,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Forgets the dead domains of which nobody uses anything any more.
-    pub(crate) fn bury_dead(&self) {
+    pub fn bury_dead(&self) {
         if self.dead_domains.load(SeqCst) == 0 {
             return;
         }

@@ -258,10 +258,13 @@ impl Processors for FakeMachine {
 
     fn wait_for_interrupt(&self) {
         self.event(Event::Wait(CpuId(self.this())));
+        if let Some(hook) = self.idle_hook.get() {
+            hook();
+        }
     }
 
     fn cpu_identity(&self, cpu: CpuId) -> Option<(u32, u32)> {
-        (cpu.0 < self.config.cpus).then_some((cpu.0 * 2, cpu.0))
+        (cpu.0 < self.config.cpus).then(|| (cpu.0 * 2, cpu.0))
     }
 
     fn topology(&self, cpu: CpuId) -> Option<(u32, u32, u32)> {

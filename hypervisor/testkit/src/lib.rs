@@ -32,7 +32,7 @@ use oxen_hal::{MemoryKind, MemoryRange};
 use oxen_types::{CpuId, CpuSet, MAX_CPUS, Maddr, Mfn, PAGE_SIZE};
 use ram::Ram;
 use std::cell::Cell;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What a fake machine is made of.
@@ -72,6 +72,7 @@ pub struct FakeMachine {
     events: Mutex<Vec<Event>>,
     entry_writes: Mutex<Vec<EntryWrite>>,
     record_entries: AtomicBool,
+    idle_hook: OnceLock<fn()>,
 }
 
 thread_local! {
@@ -101,6 +102,7 @@ impl FakeMachine {
             events: Mutex::default(),
             entry_writes: Mutex::default(),
             record_entries: AtomicBool::new(false),
+            idle_hook: OnceLock::new(),
             config,
         };
         Box::leak(Box::new(machine))
@@ -112,10 +114,21 @@ impl FakeMachine {
     /// Where there is no such processor.
     pub fn on_cpu<T>(&self, cpu: u32, f: impl FnOnce() -> T) -> T {
         assert!(cpu < self.config.cpus);
-        let before = THIS_CPU.replace(cpu);
-        let result = f();
-        THIS_CPU.set(before);
-        result
+        /// Changes back also where `f` panics.
+        struct Before(u32);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                THIS_CPU.set(self.0);
+            }
+        }
+        let _before = Before(THIS_CPU.replace(cpu));
+        f()
+    }
+
+    /// Sets what a processor does that waits for an interrupt: by default it goes on at once. The first call counts.
+    pub fn on_idle(&self, hook: fn()) {
+        // Later ones are ignored, as said.
+        let _ = self.idle_hook.set(hook);
     }
 
     /// Moves the clock on.

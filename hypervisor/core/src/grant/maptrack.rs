@@ -113,6 +113,14 @@ impl MapTrack {
         }
     }
 
+    /// The mappings that nobody works on.
+    pub fn mappings(&self) -> impl Iterator<Item = &Mapping> {
+        self.chunks.iter().flatten().filter_map(|slot| match slot {
+            Slot::Used(mapping) => Some(mapping),
+            Slot::Free(_) | Slot::Busy => None,
+        })
+    }
+
     /// Takes out the next mapping at or after handle `*from`, which then stands behind it. The handle is not free again.
     pub fn take_next(&mut self, from: &mut u32) -> Option<Mapping> {
         while (*from / CHUNK) < self.chunks.len() as u32 {
