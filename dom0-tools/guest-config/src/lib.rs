@@ -15,6 +15,8 @@ mod cpus;
 mod disk;
 mod error;
 mod mac;
+#[cfg(feature = "parse")]
+pub mod parse;
 mod rate;
 mod text;
 mod vdev;

@@ -1,0 +1,133 @@
+//! No input panics, whatever it is.
+
+use super::*;
+use proptest::prelude::*;
+
+/// Pieces that reach deep into the reader when put together at random.
+const PIECES: &[&str] = &[
+    "name",
+    "memory",
+    "disk",
+    "vif",
+    "cpus",
+    "vcpus",
+    "kernel",
+    "uuid",
+    "import os",
+    "raise",
+    "is",
+    "not",
+    "def f(x):",
+    "if",
+    "else:",
+    "for i in",
+    "range(3)",
+    "lambda x:",
+    "return",
+    "os.uname()",
+    "re.search(",
+    "re.sub('(', 'a', 'b')",
+    "xm_vars.var('v', default=1)",
+    "print(",
+    "'phy:a,xvda,w'",
+    "\"mac=00:16:3e:00:00:01\"",
+    "'%s' % ",
+    "\"\"\"",
+    "'''",
+    "'",
+    "\"",
+    "=",
+    "==",
+    "+=",
+    "+",
+    "*",
+    "%",
+    "/",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    ",",
+    ":",
+    ";",
+    ".",
+    "\n",
+    "\n    ",
+    "\t",
+    " ",
+    "\\",
+    "\\\n",
+    "#",
+    "0",
+    "1",
+    "-1",
+    "99999999999999999999",
+    "1.5",
+    "None",
+    "True",
+    "é",
+    "\u{1F600}",
+    "\r\n",
+];
+
+fn nothing_panics(text: &str, words: &[Override]) {
+    let source = Source {
+        name: "fuzz".to_owned(),
+        text: text.to_owned(),
+    };
+    match read(&source, words, &HostFacts::default()) {
+        Ok(reading) => assert!(reading.config.check().is_empty()),
+        Err(errors) => {
+            assert!(!errors.is_empty());
+            for error in errors {
+                let line = error.to_string();
+                assert!(
+                    !line.contains("asks for more than can be evaluated"),
+                    "a panic was caught: {text:?}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_pieces(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40)) {
+        nothing_panics(&pieces.concat(), &[]);
+        nothing_panics(&pieces.join(" "), &[]);
+    }
+
+    #[test]
+    fn random_text(text in "\\PC{0,200}") {
+        nothing_panics(&text, &[]);
+    }
+
+    #[test]
+    fn random_values_of_options(option in prop::sample::select(super::table::READ), value in "\\PC{0,30}", number in any::<i64>()) {
+        nothing_panics(&format!("name='a'\nkernel='/k'\n{option} = {value:?}\n"), &[]);
+        nothing_panics(&format!("name='a'\nkernel='/k'\n{option} = {number}\n"), &[]);
+        nothing_panics(&format!("name='a'\nkernel='/k'\n{option} = [{value:?}, {number}]\n"), &[]);
+        let word = Override { name: option.to_owned(), value };
+        nothing_panics("name='a'\nkernel='/k'\n", &[word]);
+    }
+
+    #[test]
+    fn random_devices(text in "[a-z0-9:=,/!. ]{0,40}") {
+        if let Ok(disk) = text.parse::<crate::Disk>() {
+            let again = disk.to_string().parse::<crate::Disk>();
+            prop_assert_eq!(again.as_ref(), Ok(&disk));
+        }
+        if let Ok(vif) = text.parse::<crate::Vif>() {
+            let again = vif.to_string().parse::<crate::Vif>();
+            prop_assert_eq!(again.as_ref(), Ok(&vif));
+        }
+        if let Ok(set) = text.parse::<crate::CpuSet>() {
+            let again = set.to_string().parse::<crate::CpuSet>();
+            prop_assert_eq!(again.as_ref(), Ok(&set));
+        }
+    }
+}
