@@ -37,20 +37,20 @@ const UPCALL_MASK: usize = 1;
 ///
 /// Every [`BuildError`]. The domain exists only if it was built whole.
 pub fn build(xen: &Xen, request: &Request) -> Result<Built, BuildError> {
-    let max = MAX_GUEST_CMDLINE - 1;
-    if request.command_line.len() > max {
-        return Err(BuildError::CommandLine {
-            len: request.command_line.len(),
-            max,
-        });
-    }
-    if request.max_memory_kib < request.memory_kib {
-        return Err(BuildError::Limits {
-            memory_kib: request.memory_kib,
-            max_memory_kib: request.max_memory_kib,
-        });
-    }
-    let loaded = Loaded::open(&request.kernel)?;
+    check(request)?;
+    let loaded = Loaded::open(&request.kernel, request.cache.as_deref())?;
+    let built = build_loaded(xen, request, &loaded)?;
+    loaded.keep();
+    Ok(built)
+}
+
+/// As [`build`], with the kernel unpacked beforehand.
+///
+/// # Errors
+///
+/// As [`build`].
+pub fn build_loaded(xen: &Xen, request: &Request, loaded: &Loaded) -> Result<Built, BuildError> {
+    check(request)?;
     let kernel = loaded.parse()?;
     let ramdisk = request.ramdisk.as_deref().map(Ramdisk::open).transpose()?;
     // The ports are not known yet; they do not change the layout.
@@ -64,7 +64,7 @@ pub fn build(xen: &Xen, request: &Request) -> Result<Built, BuildError> {
             },
         };
         Plan::new(kernel.info(), &input).map_err(|source| BuildError::Plan {
-            path: request.kernel.clone(),
+            path: loaded.path().to_owned(),
             source,
         })
     };
@@ -98,6 +98,24 @@ pub fn build(xen: &Xen, request: &Request) -> Result<Built, BuildError> {
             destroy,
         },
     })
+}
+
+/// Checks what needs no file.
+fn check(request: &Request) -> Result<(), BuildError> {
+    let max = MAX_GUEST_CMDLINE - 1;
+    if request.command_line.len() > max {
+        return Err(BuildError::CommandLine {
+            len: request.command_line.len(),
+            max,
+        });
+    }
+    if request.max_memory_kib < request.memory_kib {
+        return Err(BuildError::Limits {
+            memory_kib: request.memory_kib,
+            max_memory_kib: request.max_memory_kib,
+        });
+    }
+    Ok(())
 }
 
 /// The guest's event channels.

@@ -1,8 +1,9 @@
 //! Reading the guest's files.
 
+use crate::cache;
 use crate::error::{BuildError, Purpose};
 use oxen_kernel_image::{Kernel, KernelFile, MAX_UNPACKED_LEN};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,30 +12,50 @@ use std::path::{Path, PathBuf};
 pub struct Loaded {
     path: PathBuf,
     elf: Vec<u8>,
+    /// Where the cache may keep it: directory and name of the entry. `None` for what is there already or needs no unpacking.
+    cacheable: Option<(PathBuf, String)>,
 }
 
 impl Loaded {
-    /// Reads and unpacks a kernel.
+    /// Reads and unpacks a kernel, or finds it unpacked in the directory `cache`.
     ///
     /// # Errors
     ///
     /// [`BuildError::File`], [`BuildError::Kernel`].
-    pub fn open(path: &Path) -> Result<Self, BuildError> {
-        let bytes = read(path).map_err(|source| file_error(Purpose::Kernel, path, source))?;
+    pub fn open(path: &Path, cache: Option<&Path>) -> Result<Self, BuildError> {
+        let file_error = |source| file_error(Purpose::Kernel, path, source);
         let kernel_error = |source| BuildError::Kernel {
             path: path.to_owned(),
             source,
         };
-        let file = KernelFile::open(&bytes).map_err(kernel_error)?;
-        let elf = if file.stored().is_some_and(|elf| elf.len() == bytes.len()) {
-            bytes
-        } else {
-            file.unpack().map_err(kernel_error)?.into_owned()
-        };
-        Ok(Self {
+        let (file, metadata) = open(path).map_err(file_error)?;
+        let key = cache::key(&metadata);
+        let loaded = |elf, cacheable| Self {
             path: path.to_owned(),
             elf,
-        })
+            cacheable,
+        };
+        if let Some(elf) = cache.and_then(|dir| cache::load(dir, &key, MAX_UNPACKED_LEN)) {
+            return Ok(loaded(elf, None));
+        }
+        let bytes = read(file, metadata.len()).map_err(file_error)?;
+        let packed = KernelFile::open(&bytes).map_err(kernel_error)?;
+        if packed.stored().is_some_and(|elf| elf.len() == bytes.len()) {
+            return Ok(loaded(bytes, None));
+        }
+        let elf = packed.unpack().map_err(kernel_error)?.into_owned();
+        Ok(loaded(elf, cache.map(|dir| (dir.to_owned(), key))))
+    }
+
+    /// Keeps the unpacked kernel for the next guest, in a thread of its own: this one need not wait for the disk.
+    pub fn keep(self) {
+        if let Some((dir, key)) = self.cacheable {
+            let elf = self.elf;
+            // Without thread, room or disk there is no cache, and no guest suffers.
+            let _ = std::thread::Builder::new()
+                .name("kernel cache".into())
+                .spawn(move || cache::store(&dir, &key, &elf));
+        }
     }
 
     /// The kernel's headers and notes.
@@ -66,12 +87,12 @@ pub(crate) struct Ramdisk {
 
 impl Ramdisk {
     pub(crate) fn open(path: &Path) -> Result<Self, BuildError> {
-        let (file, len) =
+        let (file, metadata) =
             open(path).map_err(|source| file_error(Purpose::Ramdisk, path, source))?;
         Ok(Self {
             path: path.to_owned(),
             file,
-            len,
+            len: metadata.len(),
         })
     }
 }
@@ -86,17 +107,16 @@ pub(crate) fn file_error(purpose: Purpose, path: &Path, source: io::Error) -> Bu
 }
 
 /// Opens a regular file; anything else could block or never end.
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let metadata = path.metadata()?;
-    if !metadata.is_file() {
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    if !path.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let file = File::open(path)?;
-    Ok((file, metadata.len()))
+    let metadata = file.metadata()?;
+    Ok((file, metadata))
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let (mut file, len) = open(path)?;
+fn read(mut file: File, len: u64) -> io::Result<Vec<u8>> {
     let len = usize::try_from(len)
         .ok()
         .filter(|len| *len <= MAX_UNPACKED_LEN)

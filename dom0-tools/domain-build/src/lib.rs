@@ -9,12 +9,13 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod cache;
 mod error;
 mod frames;
 mod kernel;
 mod request;
 
-pub use build::build;
+pub use build::{build, build_loaded};
 pub use error::{BuildError, Purpose};
 pub use kernel::Loaded;
 pub use request::{Built, Request};

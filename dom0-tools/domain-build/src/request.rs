@@ -1,5 +1,6 @@
 //! What is wanted, and what came of it.
 
+use crate::cache::DEFAULT_DIR;
 use oxen_abi::arch_x86_64::CpuidLeaf;
 use oxen_xenctl::NewDomain;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub struct Request {
     pub store_domid: u16,
     /// The domain that serves the console ring.
     pub console_domid: u16,
+    /// The directory in which unpacked kernels are kept for the next guest; `None` for no cache.
+    pub cache: Option<PathBuf>,
 }
 
 impl Request {
@@ -44,6 +47,7 @@ impl Request {
             cpuid: Vec::new(),
             store_domid: 0,
             console_domid: 0,
+            cache: Some(DEFAULT_DIR.into()),
         }
     }
 }

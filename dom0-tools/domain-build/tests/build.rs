@@ -47,6 +47,7 @@ fn request(dir: &Dir) -> Request {
     request.ramdisk = Some(dir.file("ramdisk", &disk));
     request.command_line = "console=hvc0 quiet".into();
     request.domain.nr_vcpus = 2;
+    request.cache = None;
     request
 }
 
@@ -280,6 +281,53 @@ fn too_little_memory_is_told_in_numbers() {
     );
     assert_eq!(host.domids(), [0]);
     assert!(!host.calls().contains(&"memory_op populate_physmap"));
+}
+
+/// A kernel that has to be unpacked: gzip with one stored block (RFC 1951, 3.2.4, in pieces of 64 KiB).
+fn packed() -> Vec<u8> {
+    let elf = kernel();
+    let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    let mut pieces = elf.chunks(0xffff).peekable();
+    while let Some(piece) = pieces.next() {
+        file.push(u8::from(pieces.peek().is_none()));
+        let len = piece.len() as u16;
+        file.extend(len.to_le_bytes());
+        file.extend((!len).to_le_bytes());
+        file.extend(piece);
+    }
+    let crc = elf.iter().fold(!0_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (crc & 1) * 0xedb8_8320));
+    file.extend((!crc).to_le_bytes());
+    file.extend((elf.len() as u32).to_le_bytes());
+    file
+}
+
+#[test]
+fn an_unpacked_kernel_is_found_again_until_the_file_changes() {
+    let dir = Dir::new("cached");
+    let host = FakeHost::new(40_000).unwrap();
+    let mut request = request(&dir);
+    request.kernel = dir.file("packed", &packed());
+    let cache = dir.0.join("cache");
+    request.cache = Some(cache.clone());
+    let entries = || std::fs::read_dir(&cache).map_or(0, |dir| dir.filter(|entry| entry.as_ref().unwrap().file_name() != "new").count());
+    build(&host.xen(), &request).unwrap();
+    let start = std::time::Instant::now();
+    while entries() == 0 {
+        assert!(start.elapsed().as_secs() < 60);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let entry = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&entry).unwrap();
+    assert!(bytes[16..] == kernel());
+    // A mark shows that the second guest is built from the entry.
+    let at = bytes.windows(8).position(|window| window == &synth::linux_parts(100_000)[1].data[..8]).unwrap();
+    bytes[at] ^= 0xff;
+    std::fs::write(&entry, &bytes).unwrap();
+    let built = build(&host.xen(), &request).unwrap();
+    let guest = Guest::new(&host, &built);
+    assert_eq!(guest.read(0xffff_ffff_8180_0010, 1)[0], synth::linux_parts(100_000)[1].data[0] ^ 0xff);
+    dir.file("packed", b"something else");
+    assert!(matches!(build(&host.xen(), &request), Err(BuildError::Kernel { .. })));
 }
 
 #[test]

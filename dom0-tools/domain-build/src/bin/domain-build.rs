@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use oxen_domain_build::{Request, build};
+use oxen_domain_build::{Loaded, Request, build_loaded};
 use oxen_xenctl::Xen;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +52,10 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     request.command_line.clone_from(&options.cmdline);
     request.domain.nr_vcpus = options.vcpus;
     let start = Instant::now();
-    let built = build(&xen, &request)?;
+    let loaded = Loaded::open(&request.kernel, request.cache.as_deref())?;
+    println!("kernel unpacked in {} ms", start.elapsed().as_millis());
+    let start = Instant::now();
+    let built = build_loaded(&xen, &request, &loaded)?;
     let ms = start.elapsed().as_millis();
     println!(
         "domain {} built in {ms} ms: {} pages, store {:#x} {}, console {:#x} {}, {}",
@@ -64,6 +67,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         built.console_port,
         built.guest_os
     );
+    loaded.keep();
     if options.run {
         xen.unpause_domain(built.domid)?;
     }
