@@ -23,7 +23,9 @@ memory  = 160
 vcpus   = 1
 END
 timeout 120 xl create /run/guest.cfg >/run/out 2>&1 || fail "xl create: $(tail -n 1 /run/out)"
-says() { cat /var/log/xen/console/guest-talker.log* 2>/dev/null | tr -d '\r' | grep -q "$1"; }
+# The guest's output, oldest first.
+output() { for n in .3 .2 .1 ''; do cat "/var/log/xen/console/guest-talker.log$n" 2>/dev/null; done | tr -d '\r'; }
+says() { output | grep -q "$1"; }
 tail_of_log() { cat /run/xenconsoled.out; tail -n 20 /var/log/xen/console/guest-talker.log; }
 wait_for 120 says 'leaves its console' || { tail_of_log; fail "the guest's console does not show its shell"; }
 sleep 2
@@ -41,8 +43,12 @@ for round in 1 2 3; do
     sleep 0.2
 done
 wait_for 60 says '^end of lines' || { tail_of_log; fail "the numbered lines do not end"; }
-lines=$(cat /var/log/xen/console/guest-talker.log* | tr -d '\r' | grep -x '[0-9][0-9]*' | sort -n | uniq | wc -l)
-[ "$lines" -ge 3000 ] || fail "only $lines of 3000 lines came through"
+output | grep -x '[0-9][0-9]*' | sort -n | uniq >/run/lines
+if ! seq 1 3000 | cmp -s - /run/lines; then
+    missing=$(seq 1 3000 | diff - /run/lines | sed -n 's/^[-<] *\([0-9][0-9]*\)$/\1/p' | head -n 1)
+    output | grep -B 3 -A 3 -E "^$((missing - 1))\$"
+    fail "$(wc -l </run/lines) of 3000 lines came through; line $missing is missing"
+fi
 
 # A flood: the daemon idles most of the time, and the disk does not fill.
 ticks() { awk '{ print $14 + $15 }' "/proc/$daemon/stat"; }
