@@ -54,14 +54,16 @@ pub struct Console {
     pending: bool,
     /// The guest's mistakes were reported.
     faulted: bool,
+    /// Nobody reads the pseudo-terminal, and it is full.
+    blocked: bool,
 }
 
 impl Console {
     /// A console that is not connected yet.
-    pub fn new(domid: u16, nodes: ConsoleNodes, log: Option<LogFile>, per_second: u64) -> io::Result<Self> {
+    pub fn new(domid: u16, nodes: ConsoleNodes, log: Option<LogFile>, per_second: u64, burst: u64) -> io::Result<Self> {
         let backlog = Backlog::new(nodes.limit);
-        let rate = Rate::new(per_second, Instant::now());
-        Ok(Self { domid, nodes, pty: Pty::open()?, channel: None, log, backlog, rate, pending: false, faulted: false })
+        let rate = Rate::new(per_second, burst, Instant::now());
+        Ok(Self { domid, nodes, pty: Pty::open()?, channel: None, log, backlog, rate, pending: false, faulted: false, blocked: false })
     }
 
     /// Connects to the ring that the nodes name, dropping an older one. What waits in it is seen to at the next [`Console::serve`].
@@ -161,11 +163,16 @@ impl Console {
         self.flush();
     }
 
-    /// Writes to the pseudo-terminal what fits.
+    /// Notes that the pseudo-terminal takes output again.
+    pub fn unblock(&mut self) {
+        self.blocked = false;
+    }
+
+    /// Writes to the pseudo-terminal what fits, if it takes any.
     pub fn flush(&mut self) {
-        while !self.backlog.is_empty() {
+        while !self.blocked && !self.backlog.is_empty() {
             match self.pty.write(self.backlog.front()) {
-                Ok(0) | Err(_) => break,
+                Ok(0) | Err(_) => self.blocked = true,
                 Ok(len) => self.backlog.advance(len),
             }
         }

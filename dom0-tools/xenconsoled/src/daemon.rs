@@ -28,8 +28,10 @@ pub struct Options {
     pub log_hypervisor: bool,
     /// When log files rotate.
     pub rotation: Rotation,
-    /// Bytes per second that a guest may write.
+    /// Bytes per second that a guest may write for long.
     pub per_second: u64,
+    /// Bytes that a guest may write at once.
+    pub burst: u64,
 }
 
 impl Default for Options {
@@ -39,7 +41,8 @@ impl Default for Options {
             log_guests: true,
             log_hypervisor: false,
             rotation: Rotation { max_len: 4 << 20, keep: 4 },
-            per_second: 256 << 10,
+            per_second: 64 << 10,
+            burst: 1 << 20,
         }
     }
 }
@@ -165,6 +168,7 @@ impl Daemon {
         }
         for domid in woken.terminals {
             if let Some(console) = self.consoles.get_mut(&domid) {
+                console.unblock();
                 console.take_input(&self.events);
             }
         }
@@ -305,7 +309,7 @@ impl Daemon {
                 moved
             }
             None => {
-                let console = Console::new(domid, found.clone(), log, self.options.per_second)?;
+                let console = Console::new(domid, found.clone(), log, self.options.per_second, self.options.burst)?;
                 self.consoles.insert(domid, console);
                 true
             }

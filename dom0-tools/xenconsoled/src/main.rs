@@ -29,9 +29,12 @@ struct Arguments {
     /// Number of log files put aside that are kept
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     log_keep: u32,
-    /// KiB per second that a guest may write
-    #[arg(long, value_name = "KIB", default_value_t = 256)]
+    /// KiB per second that a guest may write for long
+    #[arg(long, value_name = "KIB", default_value_t = 64)]
     rate: u64,
+    /// KiB that a guest may write at once
+    #[arg(long, value_name = "KIB", default_value_t = 1024)]
+    burst: u64,
     /// Holds the process id; there is one daemon per file
     #[arg(long, value_name = "FILE", default_value = "/run/xenconsoled.pid")]
     pid_file: PathBuf,
@@ -71,6 +74,7 @@ fn serve(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         log_hypervisor: matches!(arguments.log, Recorded::Hv | Recorded::All),
         rotation: Rotation { max_len: arguments.log_size.saturating_mul(1024), keep: arguments.log_keep },
         per_second: arguments.rate.saturating_mul(1024),
+        burst: arguments.burst.saturating_mul(1024),
     };
     if arguments.log != Recorded::None {
         std::fs::create_dir_all(&options.log_dir).map_err(|error| format!("cannot make {}: {error}", options.log_dir.display()))?;

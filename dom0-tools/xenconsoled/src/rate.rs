@@ -4,28 +4,34 @@ use std::time::{Duration, Instant};
 
 /// The allowance is renewed so often.
 const PERIOD: Duration = Duration::from_millis(100);
+const PERIODS_PER_SECOND: u64 = 10;
 /// What an event costs that brings nothing: events cost the daemon time too.
 const EVENT_COST: u64 = 64;
 
-/// An allowance in bytes that is renewed every period.
+/// An allowance in bytes that grows with time up to a limit, so that a guest may write much at once, for instance while it boots, but
+/// not for long.
 #[derive(Debug)]
 pub struct Rate {
     per_period: u64,
+    limit: u64,
     left: u64,
     renewal: Instant,
 }
 
 impl Rate {
-    /// An allowance of `per_second` bytes.
-    pub fn new(per_second: u64, now: Instant) -> Self {
-        let per_period = (per_second / 10).max(EVENT_COST);
-        Self { per_period, left: per_period, renewal: now + PERIOD }
+    /// An allowance of `per_second` bytes, and of `burst` bytes at once.
+    pub fn new(per_second: u64, burst: u64, now: Instant) -> Self {
+        let per_period = (per_second / PERIODS_PER_SECOND).max(EVENT_COST);
+        let limit = burst.max(per_period);
+        Self { per_period, limit, left: limit, renewal: now + PERIOD }
     }
 
     /// When there is something left: `None` at once, otherwise the time from which on.
     pub fn wait_until(&mut self, now: Instant) -> Option<Instant> {
         if now >= self.renewal {
-            self.left = self.per_period;
+            let late = now.duration_since(self.renewal).as_millis() / PERIOD.as_millis();
+            let periods = u64::try_from(late).unwrap_or(u64::MAX).saturating_add(1);
+            self.left = self.left.saturating_add(self.per_period.saturating_mul(periods)).min(self.limit);
             self.renewal = now + PERIOD;
         }
         (self.left == 0).then_some(self.renewal)
@@ -44,7 +50,7 @@ mod tests {
     #[test]
     fn over_time_no_more_than_the_rate_gets_through() {
         let start = Instant::now();
-        let mut rate = Rate::new(100_000, start);
+        let mut rate = Rate::new(100_000, 300_000, start);
         let mut taken = 0;
         for ms in 0..2000 {
             let now = start + Duration::from_millis(ms);
@@ -53,13 +59,13 @@ mod tests {
                 taken += 2048;
             }
         }
-        assert!((190_000..260_000).contains(&taken), "{taken} bytes in 2 s");
+        assert!((490_000..560_000).contains(&taken), "{taken} bytes in 2 s");
     }
 
     #[test]
     fn empty_events_run_out_too() {
         let now = Instant::now();
-        let mut rate = Rate::new(64_000, now);
+        let mut rate = Rate::new(64_000, 0, now);
         for _ in 0..100 {
             assert_eq!(rate.wait_until(now), None);
             rate.charge(0);

@@ -208,6 +208,7 @@ fn a_flood_is_slowed_down_and_others_are_served() {
     let (flood, calm) = (world.guest(1, "flood"), world.guest(2, "calm"));
     let mut daemon = world.daemon_with(|options| {
         options.per_second = 100_000;
+        options.burst = 0;
         options.rotation = Rotation { max_len: 20_000, keep: 1 };
     });
     work(&mut daemon, |daemon| daemon.domids() == [1, 2]);
