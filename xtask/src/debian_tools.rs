@@ -11,12 +11,11 @@ use crate::process::query;
 use crate::setup;
 use crate::workspace::Workspace;
 
-/// The package with the programs.
-const TOOLS: &str = "xen-utils-4.17";
-
-/// The programs, all in one directory of the package.
-const PROGRAMS: &[&str] = &["xl", "xenstored", "xen-init-dom0", "xenconsoled", "xenconsole"];
-const PROGRAM_DIR: &str = "usr/lib/xen-4.17/bin";
+/// The programs by package and directory, where they also go in the image.
+const PROGRAMS: &[(&str, &str, &[&str])] = &[
+    ("xen-utils-4.17", "usr/lib/xen-4.17/bin", &["xl", "xenstored", "xen-init-dom0", "xenconsoled", "xenconsole"]),
+    ("xenstore-utils", "usr/bin", &["xenstore", "xenstore-exists", "xenstore-ls", "xenstore-read", "xenstore-rm", "xenstore-watch", "xenstore-write"]),
+];
 
 /// The packages whose libraries the programs may need.
 const LIBRARIES: &[&str] = &[
@@ -45,7 +44,6 @@ const LOADED_LATER: &[&str] = &["libgcc_s.so.1"];
 /// Where each file goes in the image, and where it is here.
 pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     setup::compile_tools(ws)?;
-    let tools = debs::unpack(ws, TOOLS, &["./usr/lib/xen-4.17/bin"])?;
     let mut directories = Vec::new();
     for package in LIBRARIES {
         let root = debs::unpack(ws, package, &[])?;
@@ -53,10 +51,13 @@ pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     }
     let mut files = Vec::new();
     let mut pending = Vec::new();
-    for program in PROGRAMS {
-        let path = tools.join(PROGRAM_DIR).join(program);
-        pending.push(path.clone());
-        files.push((format!("{PROGRAM_DIR}/{program}"), path));
+    for (package, dir, programs) in PROGRAMS {
+        let root = debs::unpack(ws, package, &[&format!("./{dir}")])?;
+        for program in *programs {
+            let path = root.join(dir).join(program);
+            pending.push(path.clone());
+            files.push((format!("{dir}/{program}"), path));
+        }
     }
     let mut seen = BTreeSet::new();
     while let Some(path) = pending.pop() {

@@ -2,7 +2,7 @@
 PATH=/usr/lib/xen-4.17/bin:$PATH
 mkdir -p /var/lib/xen /var/lib/xenstored /var/log/xen /run/xen /run/xenstored /etc/xen
 [ -e /var/run ] || ln -s /run /var/run
-xenstored --pid-file /run/xenstored.pid >/run/xl 2>&1 || fail "xenstored: $(tail -n 1 /run/xl)"
+/usr/lib/xen-4.17/bin/xenstored --pid-file /run/xenstored.pid >/run/xl 2>&1 || fail "xenstored: $(tail -n 1 /run/xl)"
 wait_for 20 [ -S /run/xenstored/socket ] || fail "xenstored made no socket"
 timeout 60 xen-init-dom0 >/run/xl 2>&1 || fail "xen-init-dom0: $(tail -n 1 /run/xl)"
 for verb in info list vcpu-list dmesg; do

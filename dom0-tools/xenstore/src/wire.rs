@@ -61,10 +61,15 @@ pub fn first_message(bytes: &[u8]) -> Result<Option<(Head, &[u8])>, Head> {
 /// Appends a message to `out`. The parts must fit a payload.
 pub fn put_message(out: &mut Vec<u8>, kind: XsType, req_id: u32, tx_id: u32, parts: &[&[u8]]) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
+    put_head(out, kind, req_id, tx_id, len);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// Appends the head of a message to `out`, with room for the payload of `len` bytes that must follow.
+pub fn put_head(out: &mut Vec<u8>, kind: XsType, req_id: u32, tx_id: u32, len: usize) {
     debug_assert!(len <= XENSTORE_PAYLOAD_MAX);
     out.reserve(HEAD_LEN + len);
     out.extend_from_slice(&Head { kind, req_id, tx_id, len: len as u32 }.bytes());
-    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 /// The names of errors that the protocol knows (`xsd_errors` of `io/xs_wire.h`).

@@ -45,17 +45,20 @@ pub fn start(output_pid: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Tells whoever waits that clients can connect, and sends further log lines to the log file.
-pub fn ready(log_file: Option<&Path>, foreground: bool) {
-    if let Some(file) = log_file.or((!foreground).then_some(Path::new(LOG_FILE))) {
-        if let Some(dir) = file.parent() {
-            // If it cannot be made, opening the file says so.
-            let _ = std::fs::create_dir_all(dir);
-        }
-        if let Err(error) = log::to_file(file) {
-            log::line(&format!("{}: {error}", file.display()));
-        }
+/// Sends further log lines to the log file.
+pub fn open_log(log_file: Option<&Path>, foreground: bool) {
+    let Some(file) = log_file.or((!foreground).then_some(Path::new(LOG_FILE))) else { return };
+    if let Some(dir) = file.parent() {
+        // If it cannot be made, opening the file says so.
+        let _ = std::fs::create_dir_all(dir);
     }
+    if let Err(error) = log::to_file(file) {
+        log::line(&format!("{}: {error}", file.display()));
+    }
+}
+
+/// Tells whoever waits that clients can connect.
+pub fn ready() {
     if is_child() {
         leave_terminal();
     }

@@ -10,6 +10,9 @@ use std::rc::Rc;
 /// Events that wait are searched for an equal one from this many bytes on.
 const SEARCH_FROM: usize = 512;
 
+/// Bytes of memory that an empty output keeps.
+const KEEP: usize = 512;
+
 /// A connection: a program of domain 0 over the socket, or a domain over its ring.
 #[derive(Debug)]
 pub struct Client {
@@ -95,6 +98,15 @@ impl Output {
         wire::put_message(&mut self.bytes, kind, req_id, tx_id, parts);
     }
 
+    /// Adds a message whose payload of `len` bytes is a list of strings, each with a zero byte.
+    pub fn put_strings<'a>(&mut self, kind: XsType, req_id: u32, tx_id: u32, len: usize, strings: impl Iterator<Item = &'a str>) {
+        wire::put_head(&mut self.bytes, kind, req_id, tx_id, len);
+        for string in strings {
+            self.bytes.extend_from_slice(string.as_bytes());
+            self.bytes.push(0);
+        }
+    }
+
     /// Whether an equal message waits already, of which nothing is sent yet. A short queue is not searched.
     pub fn has_waiting(&self, kind: XsType, parts: &[&[u8]]) -> bool {
         if self.bytes.len() - self.sent < SEARCH_FROM {
@@ -118,7 +130,7 @@ impl Output {
         if self.sent >= self.bytes.len() {
             self.index = self.index.wrapping_add(self.bytes.len() as u32);
             self.bytes.clear();
-            self.bytes.shrink_to(4096);
+            self.bytes.shrink_to(KEEP);
             self.sent = 0;
             self.journaled = 0;
             return;

@@ -70,7 +70,7 @@ pub struct Engine {
     journal: Writer,
     dirty: Dirty,
     /// Whether every request is logged.
-    trace: bool,
+    pub trace: bool,
 }
 
 /// A request on its way through the engine.

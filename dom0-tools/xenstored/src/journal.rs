@@ -6,7 +6,7 @@ pub mod record;
 use crate::log::{self, RateLimit};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The file's name in its directory.
@@ -15,7 +15,7 @@ const NEW_NAME: &str = "state.new";
 const LOCK_NAME: &str = "lock";
 
 /// What the file may grow by before it is written anew, at least.
-const GROWTH: u64 = 512 << 10;
+const GROWTH: u64 = 256 << 10;
 
 /// The file, open for appending.
 #[derive(Debug)]
@@ -69,9 +69,9 @@ impl Journal {
         self.broken || self.len > self.base + self.base.max(GROWTH)
     }
 
-    /// Replaces everything by these frames.
-    pub fn rewrite(&mut self, frames: &[u8]) {
-        match self.try_rewrite(frames) {
+    /// Replaces everything by the frames that `write` writes.
+    pub fn rewrite(&mut self, write: impl FnOnce(&mut File) -> io::Result<()>) {
+        match self.try_rewrite(write) {
             Ok(()) => {
                 if self.broken {
                     log::line("the journal is complete again");
@@ -86,14 +86,15 @@ impl Journal {
         }
     }
 
-    fn try_rewrite(&mut self, frames: &[u8]) -> io::Result<()> {
+    fn try_rewrite(&mut self, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let new = self.dir.join(NEW_NAME);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&new)?;
-        file.write_all(frames)?;
+        write(&mut file)?;
+        let len = file.stream_position()?;
         std::fs::rename(&new, self.dir.join(NAME))?;
         self.file = file;
-        self.len = frames.len() as u64;
-        self.base = self.len;
+        self.len = len;
+        self.base = len;
         Ok(())
     }
 }
@@ -113,7 +114,7 @@ mod tests {
         drop(journal);
         let (mut journal, bytes) = Journal::open(dir.path()).unwrap();
         assert_eq!(bytes, b"onetwo");
-        journal.rewrite(b"all");
+        journal.rewrite(|file| file.write_all(b"all"));
         journal.append(b"more");
         assert!(!journal.wants_rewrite());
         journal.append(&vec![0; GROWTH as usize]);

@@ -53,6 +53,9 @@ struct Arguments {
     /// Keep no journal: a restart loses everything
     #[arg(long)]
     no_journal: bool,
+    /// Log every request
+    #[arg(short = 'V', long)]
+    verbose: bool,
     /// Accepted for other daemons' sake; the tree is always in memory
     #[arg(short = 'I', long, value_name = "ON|OFF", num_args = 0..=1, hide = true)]
     internal_db: Option<Option<String>>,
@@ -99,7 +102,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> Result<(), String> {
-    let options = Options { rundir: arguments.rundir.clone(), limits: arguments.limits(), journal: !arguments.no_journal };
+    background::open_log(arguments.log_file.as_deref(), arguments.no_fork);
+    let options = Options { rundir: arguments.rundir.clone(), limits: arguments.limits(), journal: !arguments.no_journal, trace: arguments.verbose };
     if arguments.no_domain_init {
         return run(arguments, Server::new(&options, NoRings));
     }
@@ -116,6 +120,9 @@ fn run<C: Connector>(arguments: &Arguments, server: std::io::Result<Server<C>>) 
     if arguments.output_pid && !background::is_child() {
         println!("{pid}");
     }
-    background::ready(arguments.log_file.as_deref(), arguments.no_fork);
+    if let Some(domains) = server.resumed() {
+        log::line(&format!("goes on where it was, with {domains} domains"));
+    }
+    background::ready();
     server.run().map_err(|error| error.to_string())
 }

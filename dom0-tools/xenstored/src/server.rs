@@ -13,7 +13,7 @@ use rings::Rings;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use sockets::Sockets;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -60,6 +60,18 @@ impl Source {
     }
 }
 
+/// Where a round is cut short, for tests: what `kill -9` at that moment leaves behind.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// Requests are handled, nobody knows.
+    BeforeJournal,
+    /// The journal has everything, nothing is sent.
+    AfterJournal,
+    /// Answers are in the rings, whose requests are not given back.
+    AfterSend,
+}
+
 /// How to run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -69,6 +81,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether to keep a journal.
     pub journal: bool,
+    /// Whether every request is logged.
+    pub trace: bool,
 }
 
 /// The daemon.
@@ -83,6 +97,8 @@ pub struct Server<C> {
     backlog: Vec<usize>,
     dirty: Vec<usize>,
     last_tick: Instant,
+    crash: Option<CrashPoint>,
+    resumed: Option<usize>,
 }
 
 impl<C: Connector> Server<C> {
@@ -92,7 +108,8 @@ impl<C: Connector> Server<C> {
     ///
     /// When the directory cannot be used or another daemon uses it, or when this domain's own ring cannot be connected.
     pub fn new(options: &Options, connector: C) -> io::Result<Self> {
-        let (journal, engine, restored) = open_journal(options)?;
+        let (journal, mut engine, restored) = open_journal(options)?;
+        engine.trace = options.trace;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let sockets = Sockets::open(&options.rundir)?;
         for (listener, read_only) in sockets.listeners() {
@@ -102,11 +119,27 @@ impl<C: Connector> Server<C> {
         if let Some(fd) = rings.fd() {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(Source::Rings.to_raw()), epoll::EventFlags::IN)?;
         }
-        let mut server =
-            Self { engine, journal, journal_retry: None, epoll, sockets, rings, backlog: Vec::new(), dirty: Vec::new(), last_tick: Instant::now() };
+        let mut server = Self {
+            engine,
+            journal,
+            journal_retry: None,
+            epoll,
+            sockets,
+            rings,
+            backlog: Vec::new(),
+            dirty: Vec::new(),
+            last_tick: Instant::now(),
+            crash: None,
+            resumed: None,
+        };
         server.connect_domains(restored)?;
         server.rewrite_journal();
         Ok(server)
+    }
+
+    /// The number of domains that were connected before a restart; `None` for a daemon that starts for the first time.
+    pub fn resumed(&self) -> Option<usize> {
+        self.resumed
     }
 
     /// Ends [`Server::run`] when `fd` becomes readable.
@@ -156,7 +189,7 @@ impl<C: Connector> Server<C> {
                 Source::Client(client) => self.socket_event(client, event.flags),
             }
         }
-        self.flush();
+        self.flush()?;
         self.look_after();
         Ok(false)
     }
@@ -191,21 +224,59 @@ impl<C: Connector> Server<C> {
     }
 
     /// Writes the journal, then sends what there is to send.
-    fn flush(&mut self) {
+    fn flush(&mut self) -> io::Result<()> {
+        self.maybe_crash(CrashPoint::BeforeJournal)?;
         let mut again = std::mem::take(&mut self.dirty);
         let frames = self.engine.journal();
         if let Some(journal) = &mut self.journal {
             journal.append(frames.bytes());
         }
         frames.clear();
+        self.maybe_crash(CrashPoint::AfterJournal)?;
         let mut dirty = Vec::new();
         self.engine.take_dirty(&mut dirty);
         dirty.append(&mut again);
         for client in dirty.drain(..) {
             self.send(client);
         }
-        self.rings.acknowledge(&mut self.engine);
         self.dirty = dirty;
+        self.maybe_crash(CrashPoint::AfterSend)?;
+        self.rings.acknowledge(&mut self.engine, &mut self.backlog);
+        Ok(())
+    }
+
+    fn maybe_crash(&mut self, point: CrashPoint) -> io::Result<()> {
+        if self.crash.is_some_and(|wanted| wanted == point) { Err(io::Error::other("cut short by the test")) } else { Ok(()) }
+    }
+
+    /// Cuts the next round short; the server must not be used afterwards.
+    #[doc(hidden)]
+    pub fn crash_at(&mut self, point: CrashPoint) {
+        self.crash = Some(point);
+    }
+
+    /// The engine, to look at.
+    #[doc(hidden)]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Introduces a domain.
+    #[doc(hidden)]
+    pub fn introduce(&mut self, domid: u16, gfn: u64, port: u32) -> Result<(), oxen_abi::Errno> {
+        self.engine.introduce_domain(domid, gfn, port, &mut self.rings)?;
+        self.engine.end_request();
+        Ok(())
+    }
+
+    /// Makes a request of a program of domain 0, without looking at the answer.
+    #[doc(hidden)]
+    pub fn ask_as_dom0(&mut self, kind: oxen_xenstore::XsType, payload: &[u8]) {
+        let client = self.engine.add_client(true);
+        let head = oxen_xenstore::wire::Head { kind, req_id: 0, tx_id: 0, len: payload.len() as u32 };
+        self.engine.request(client, head, payload, &mut self.rings);
+        self.engine.end_request();
+        self.engine.remove_client(client);
     }
 
     fn send(&mut self, client: usize) {
@@ -232,7 +303,7 @@ impl<C: Connector> Server<C> {
 
     fn rewrite_journal(&mut self) {
         let Some(journal) = &mut self.journal else { return };
-        journal.rewrite(self.engine.snapshot().bytes());
+        journal.rewrite(|file| self.engine.snapshot(|piece| file.write_all(piece)));
         self.engine.journal().clear();
         self.journal_retry = journal.wants_rewrite().then(Instant::now);
     }
@@ -245,9 +316,7 @@ impl<C: Connector> Server<C> {
                 log::line(&format!("cannot connect domain {domid} again: {error}"));
             }
         }
-        if restored {
-            log::line(&format!("resumed with {} domains", known.len()));
-        }
+        self.resumed = restored.then_some(known.len());
         if !known.iter().any(|(domid, ..)| *domid == 0) {
             self.rings.connect_own(&mut self.engine)?;
         }

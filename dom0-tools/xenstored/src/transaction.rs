@@ -54,6 +54,17 @@ impl Transaction {
 
     /// Notes that something was looked at.
     pub fn look(&mut self, path: &str, what: Looked) {
+        self.note(path, what);
+        if self.view.get(path).is_none() {
+            let above = self.view.nearest(path).1;
+            if above != self.base.nearest(path).1 {
+                // The transaction itself removed or made what lies above. What a client is told follows from that node now.
+                self.note(above, NODE);
+            }
+        }
+    }
+
+    fn note(&mut self, path: &str, what: Looked) {
         match self.looked.get_mut(path) {
             Some(looked) => *looked |= what,
             None => {
@@ -107,7 +118,11 @@ impl Transaction {
 /// Whether what can be seen at a path is the same in two trees.
 fn unchanged(base: &Tree, live: &Tree, path: &str, what: Looked) -> bool {
     match (base.get(path), live.get(path)) {
-        (None, None) => true,
+        // What a client is told of an absent node, and what a new node inherits, follow from the nearest one above.
+        (None, None) => {
+            let ((before, above_before), (now, above_now)) = (base.nearest(path), live.nearest(path));
+            above_before == above_now && before.perms() == now.perms()
+        }
         (Some(before), Some(now)) => {
             Rc::ptr_eq(before, now)
                 || what & SUBTREE == 0

@@ -5,6 +5,7 @@ use crate::transaction::{LIST, Looked, NODE, SUBTREE};
 use crate::tree::{self, Change, Node};
 use oxen_abi::Errno;
 use oxen_abi::io::xs_wire::XENSTORE_PAYLOAD_MAX;
+use oxen_xenstore::wire::Head;
 use oxen_xenstore::{Perms, path};
 use std::rc::Rc;
 
@@ -32,7 +33,12 @@ impl Engine {
         if node.names_len() > XENSTORE_PAYLOAD_MAX {
             return Err(Errno::E2BIG);
         }
-        self.answer(request, &[&names(&node)])
+        let Head { kind, req_id, tx_id, .. } = request.head;
+        if let Some(client) = self.clients.get_mut(request.client) {
+            client.output.put_strings(kind, req_id, tx_id, node.names_len(), node.names());
+            self.dirty.mark(client, request.client);
+        }
+        Ok(())
     }
 
     /// A part of a list that does not fit one answer: the list's version, then as many names as fit from an offset on, and an empty
@@ -163,7 +169,6 @@ impl Engine {
             self.check_size(request, nearest_path, nearest_size + first.len() + 1)?;
             self.check_size(request, path, tree::size(value.len(), &perms, 0))?;
         }
-        self.look(request, nearest_path, NODE)?;
         self.change(request, Change::Write { path: Rc::from(path), value: shared(value), created: Some(perms) })
     }
 

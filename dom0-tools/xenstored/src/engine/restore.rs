@@ -14,10 +14,18 @@ use std::rc::Rc;
 /// How far versions jump over a restart: those given away since the last record of the clock must not come again.
 const CLOCK_JUMP: u64 = 1 << 40;
 
+/// Bytes of a snapshot that are kept in memory.
+const PIECE: usize = 32 << 10;
+
 impl Engine {
-    /// The whole state that outlives a restart, as frames.
-    pub fn snapshot(&self) -> Writer {
+    /// Gives the whole state that outlives a restart to `sink`, in pieces of whole frames.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `sink`.
+    pub fn snapshot<E>(&self, mut sink: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut out = Writer::default();
+        let mut result = Ok(());
         out.put(&Record::Clock { clock: self.live.clock() });
         out.put(&Record::Perms { path: INTRODUCE_DOMAIN, perms: (*self.introduce_perms).clone() });
         out.put(&Record::Perms { path: RELEASE_DOMAIN, perms: (*self.release_perms).clone() });
@@ -27,6 +35,10 @@ impl Engine {
                 out.put(&Record::Perms { path, perms: (**node.perms()).clone() });
             }
             out.end_frame();
+            if out.bytes().len() > PIECE && result.is_ok() {
+                result = sink(out.bytes());
+                out.clear();
+            }
         });
         for (domid, domain) in self.domains() {
             let Some(client) = self.clients.get(domain.client) else { continue };
@@ -38,7 +50,7 @@ impl Engine {
             out.put(&Record::Target { domid, target });
         }
         out.end_frame();
-        out
+        result.and_then(|()| sink(out.bytes()))
     }
 
     /// The state that a journal tells. Its domains are not connected yet; returns also how many bytes made sense.

@@ -57,7 +57,7 @@ impl Writer {
     /// Forgets the complete frames.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(1 << 20);
+        self.bytes.shrink_to(16 << 10);
     }
 
     /// Ends the frame under way, if any.

@@ -191,7 +191,8 @@ impl<C: Connector> Rings<C> {
         let partial = state.partial.clone();
         let joined = [partial.as_slice(), new].concat();
         let mut used = 0;
-        while engine.client(client).is_some_and(|client| client.output.waiting().len() <= unread) {
+        let has_room = |engine: &Engine| engine.client(client).is_some_and(|client| client.output.waiting().len() <= unread);
+        while has_room(engine) {
             let rest = joined.get(used..).unwrap_or_default();
             let message = wire::first_message(rest).map_err(|head| format!("it announces a request of {} bytes", head.len))?;
             let Some((head, payload)) = message else { break };
@@ -200,19 +201,15 @@ impl<C: Connector> Rings<C> {
             engine.request(client, head, payload, self);
             engine.end_ring_request(client, index);
         }
-        let full = skip == 0 && got == XENSTORE_RING_SIZE;
-        let taken = if used > 0 {
-            used - partial.len()
-        } else if full || !partial.is_empty() {
-            // A request that does not fit the ring is collected.
-            let room = engine.client(client).is_some_and(|client| client.output.waiting().len() <= unread);
-            if !room {
-                return Ok(false);
+        let taken = if has_room(engine) {
+            // The start of a request is taken too: a domain that adds to bytes that nobody has taken does not notify.
+            let rest = if used > 0 { joined.get(used..).unwrap_or_default() } else { new };
+            if !rest.is_empty() {
+                engine.keep_partial(client, rest);
             }
-            engine.keep_partial(client, new);
             new.len()
         } else {
-            0
+            used.saturating_sub(partial.len())
         };
         if taken > 0
             && let Some(ring) = self.rings.get_mut(&domid)
@@ -239,17 +236,25 @@ impl<C: Connector> Rings<C> {
         }
     }
 
-    /// Gives the domains back what they have written and the journal has dealt with, and notifies them.
-    pub fn acknowledge(&mut self, engine: &mut Engine) {
+    /// Gives the domains back what they have written and the journal has dealt with, and notifies them. Adds those to `again` that
+    /// have written more meanwhile: they do not notify while they see that what they wrote before is not taken.
+    pub fn acknowledge(&mut self, engine: &mut Engine, again: &mut Vec<usize>) {
         for domid in std::mem::take(&mut self.consumed) {
             let Some(ring) = self.rings.get_mut(&domid) else { continue };
             let consumed = std::mem::take(&mut ring.consumed);
-            let fault = if consumed > 0 { ring.requests().advance(consumed).err() } else { None };
             let notify = std::mem::take(&mut ring.notify) || consumed > 0;
-            let port = ring.port;
-            if let Some(fault) = fault {
-                self.cut_off(engine, domid, &fault.to_string());
-            } else if let Some(port) = port.filter(|_| notify) {
+            let (port, client) = (ring.port, ring.client);
+            let requests = ring.requests();
+            let more = if consumed > 0 { requests.advance(consumed).and_then(|()| requests.used()) } else { Ok(0) };
+            match more {
+                Err(fault) => {
+                    self.cut_off(engine, domid, &fault.to_string());
+                    continue;
+                }
+                Ok(0) => {}
+                Ok(_) => again.push(client),
+            }
+            if let Some(port) = port.filter(|_| notify) {
                 self.connector.notify(port);
             }
         }
