@@ -2,7 +2,7 @@
 
 use crate::values::{Kind, Values};
 use Kind::{
-    Any, Below, Count, DescriptorAddress, Domain, Entry, EntryAddress, Flags, Foreign, Frame, Guest, Handle, Is, Pointer, Port, Reference, Time, Vcpu, Zero,
+    Any, Below, Context, Count, DescriptorAddress, Domain, Entry, EntryAddress, Flags, Foreign, Frame, GrantFlags, Guest, Handle, Is, Page, Pointer, Port, Reference, Time, Vcpu, Zero,
 };
 use oxen_abi::Hypercall as H;
 use oxen_types::DomId;
@@ -34,6 +34,8 @@ struct Call {
 }
 
 const RESERVATION: &[Field] = &[(8, Pointer), (8, Count), (4, Below(2)), (4, Below(40)), (2, Domain), (6, Zero)];
+/// Stands for registers that the argument itself points to.
+const INITIALISE: &[Field] = &[(0, Context)];
 const TRAP: &[Field] = &[(1, Any), (1, Below(8)), (2, Any), (4, Zero), (8, Is(crate::world::CODE))];
 const CALLBACK: &[Field] = &[(2, Below(8)), (2, Below(2)), (4, Zero), (8, Is(crate::world::CODE))];
 const DOMCTL_DOMAIN: Field = (2, Guest);
@@ -42,8 +44,8 @@ const PAD6: Field = (6, Zero);
 const CALLS: &[Call] = &[
     Call { number: H::MMU_UPDATE, odds: 60, form: Form::List(&[(8, EntryAddress), (8, Entry)], &[Pointer, Foreign]) },
     Call { number: H::MMUEXT_OP, odds: 60, form: Form::List(&[(4, Below(22)), (4, Zero), (8, Frame), (8, Pointer)], &[Pointer, Foreign]) },
-    Call { number: H::UPDATE_VA_MAPPING, odds: 20, form: Form::Words(&[Pointer, Entry, Below(12)]) },
-    Call { number: H::UPDATE_VA_MAPPING_OTHERDOMAIN, odds: 10, form: Form::Words(&[Pointer, Entry, Below(12), Domain]) },
+    Call { number: H::UPDATE_VA_MAPPING, odds: 20, form: Form::Words(&[Page, Entry, Below(12)]) },
+    Call { number: H::UPDATE_VA_MAPPING_OTHERDOMAIN, odds: 10, form: Form::Words(&[Page, Entry, Below(12), Guest]) },
     Call { number: H::SET_TRAP_TABLE, odds: 2, form: Form::List(TRAP, &[]) },
     Call { number: H::SET_GDT, odds: 4, form: Form::List(&[(8, Frame)], &[]) },
     Call { number: H::STACK_SWITCH, odds: 2, form: Form::Words(&[Is(0xe02b), Pointer]) },
@@ -74,7 +76,7 @@ const CALLS: &[Call] = &[
             (7, &[(2, Domain), (2, Count), (4, Below(5)), (8, Any), (8, Frame)]),
             (9, &[(4, Count), (4, Zero), (8, Pointer)]),
             (10, &[(4, Count), (4, Zero), (8, Pointer)]),
-            (11, &[(8, Pointer), (8, Count), (4, Below(2)), (4, Below(40)), (2, Domain), (6, Zero), (8, Pointer), (8, Count), (4, Below(2)), (4, Below(40)), (2, Domain), (6, Zero), (8, Below(2))]),
+            (11, &[(8, Pointer), (8, Is(1)), (4, Is(0)), (4, Below(40)), (2, Foreign), (6, Zero), (8, Pointer), (8, Is(1)), (4, Is(0)), (4, Below(40)), (2, Foreign), (6, Zero), (8, Is(0))]),
             (12, &[]),
             (13, &[(2, Domain), (6, Zero), (4, Count), (4, Zero), (8, Pointer)]),
             (14, &[(2, Domain)]),
@@ -106,7 +108,7 @@ const CALLS: &[Call] = &[
         number: H::VCPU_OP,
         odds: 15,
         form: Form::VcpuCommand(&[
-            (0, &[(8, Pointer)]),
+            (0, INITIALISE),
             (1, &[]),
             (2, &[]),
             (3, &[]),
@@ -168,15 +170,17 @@ const CALLS: &[Call] = &[
         number: H::GRANT_TABLE_OP,
         odds: 60,
         form: Form::CommandList(&[
-            (0, &[(8, Pointer), (4, Below(64)), (4, Reference), (2, Domain), (2, Zero), (4, Zero), (8, Zero)]),
-            (0, &[(8, EntryAddress), (4, Below(64)), (4, Reference), (2, Domain), (2, Zero), (4, Zero), (8, Zero)]),
-            (1, &[(8, Pointer), (8, Frame), (4, Handle), (2, Zero), (2, Zero)]),
+            (0, &[(8, Page), (4, GrantFlags { by_entry: false }), (4, Reference), (2, Guest), (2, Zero), (4, Zero), (8, Zero)]),
+            (0, &[(8, Page), (4, GrantFlags { by_entry: false }), (4, Reference), (2, Guest), (2, Zero), (4, Zero), (8, Zero)]),
+            (0, &[(8, EntryAddress), (4, GrantFlags { by_entry: true }), (4, Reference), (2, Guest), (2, Zero), (4, Zero), (8, Zero)]),
+            (1, &[(8, Page), (8, Zero), (4, Handle), (2, Zero), (2, Zero)]),
+            (1, &[(8, Page), (8, Frame), (4, Handle), (2, Zero), (2, Zero)]),
             (1, &[(8, EntryAddress), (8, Zero), (4, Handle), (2, Zero), (2, Zero)]),
             (2, &[(2, Domain), (2, Zero), (4, Below(5)), (8, Zero), (8, Pointer)]),
             (4, &[(8, Frame), (2, Domain), (2, Zero), (4, Reference), (8, Zero)]),
             (5, &[(8, Reference), (2, Domain), (2, Below(4200)), (4, Zero), (8, Frame), (2, Domain), (2, Below(4200)), (4, Zero), (2, Below(4200)), (2, Below(4)), (4, Zero)]),
             (6, &[(2, Domain), (2, Zero), (4, Zero), (4, Zero), (4, Zero)]),
-            (7, &[(8, Pointer), (8, Pointer), (4, Handle), (4, Zero)]),
+            (7, &[(8, Page), (8, Page), (4, Handle), (4, Zero)]),
             (8, &[(4, Below(4))]),
             (10, &[(2, Domain), (2, Zero), (4, Zero)]),
             (11, &[(4, Reference), (4, Reference), (4, Zero)]),
@@ -218,7 +222,7 @@ const CALLS: &[Call] = &[
                 (5, &[DOMCTL_DOMAIN, PAD6]),
                 (9, &[DOMCTL_DOMAIN, PAD6, (4, Vcpu), (4, Below(4)), (8, Pointer), (4, Below(80)), (4, Zero), (8, Pointer), (4, Below(80))]),
                 (11, &[DOMCTL_DOMAIN, PAD6, (8, Below(1200))]),
-                (12, &[DOMCTL_DOMAIN, PAD6, (4, Vcpu), (4, Zero), (8, Pointer)]),
+                (12, &[DOMCTL_DOMAIN, PAD6, (4, Vcpu), (4, Zero), (8, Context)]),
                 (13, &[DOMCTL_DOMAIN, PAD6, (4, Vcpu), (4, Zero), (8, Pointer)]),
                 (14, &[DOMCTL_DOMAIN, PAD6, (4, Vcpu)]),
                 (15, &[DOMCTL_DOMAIN, PAD6, (4, Below(5))]),
@@ -308,7 +312,11 @@ impl Values<'_> {
             }
             Form::VcpuCommand(commands) => {
                 let (command, fields) = *self.rng.pick(commands);
-                let at = if fields.is_empty() && self.rng.one_in(2) { 0 } else { self.structures(fields, 1, 0) };
+                let at = match fields {
+                    [(0, kind)] => self.value(*kind),
+                    [] if self.rng.one_in(2) => 0,
+                    _ => self.structures(fields, 1, 0),
+                };
                 args = [command, self.value(Vcpu), at, 0, 0, 0];
             }
             Form::Operation(version, commands) => {

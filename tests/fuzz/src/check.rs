@@ -10,6 +10,9 @@ use oxen_mm::{FrameInfo, FrameType, Level, MappingRef};
 use oxen_types::{CpuId, DomId, Mfn, PT_ENTRIES};
 use std::collections::BTreeMap;
 
+/// Steps in which a domain's end comes.
+const MOST_STEPS: u32 = 20_000;
+
 /// What a frame should look like.
 #[derive(Default)]
 struct Expected {
@@ -172,6 +175,13 @@ pub fn summary(world: &World) -> String {
     )
 }
 
+/// Where a domain's vCPUs are, and what memory it has.
+fn state_of(world: &World, domain: &Domain) -> String {
+    let pages = world.hv.memory.account(domain.id).map_or(0, oxen_mm::Account::pages);
+    let vcpus = domain.vcpus().map(|vcpu| format!("{:?}{}", *vcpu.place.lock(), if vcpu.state.is_taken() { " with its state taken" } else { "" }));
+    format!("{pages} pages, vCPUs {}", vcpus.collect::<Vec<_>>().join(", "))
+}
+
 /// Ends all domains; every frame must come back.
 pub fn finish(world: &World, total: u64) -> Result<()> {
     for domain in world.hv.domains.snapshot() {
@@ -179,7 +189,7 @@ pub fn finish(world: &World, total: u64) -> Result<()> {
         while let Err(error) = world.hv.destroy_step(CpuId(0), &domain) {
             ensure!(error == oxen_abi::Errno::ERESTART, "the end of {} fails: {error:?}", domain.id);
             steps += 1;
-            ensure!(steps < 100_000, "the end of {} does not come", domain.id);
+            ensure!(steps < MOST_STEPS, "the end of {} does not come: {}", domain.id, state_of(world, &domain));
             world.begin_step();
             (0..CPUS).for_each(|cpu| {
                 world.enter(cpu, crate::world::KICK_VECTOR);

@@ -3,11 +3,12 @@
 
 use crate::calls::Prepared;
 use crate::check;
+use crate::traps;
 use crate::values::Values;
-use crate::world::{BASE, CODE, CPUS, Cpu, FRAMES, KICK_VECTOR, World, stack};
+use crate::world::{BASE, CODE, CPUS, FRAMES, KICK_VECTOR, World, stack};
 use anyhow::{Context, Result, bail};
-use oxen_abi::arch_x86_64::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
-use oxen_hal::{CpuOps, Frames, GuestFrame, VECTOR_HYPERCALL};
+use oxen_abi::Hypercall;
+use oxen_hal::{Frames, GuestFrame, VECTOR_HYPERCALL};
 use oxen_testkit::Rng;
 use oxen_types::DomId;
 use std::cell::RefCell;
@@ -19,6 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const CALLS: u64 = 2500;
 /// Calls between two recounts.
 const CHECK_EVERY: u64 = 8;
+/// What the `iret` call reads from the stack.
+const IRET_FRAME_BYTES: u64 = 9 * 8;
 /// Turns in which nobody runs, after which an episode ends: all have shut down.
 const MOST_IDLE: u32 = 200;
 /// Calls made so far by this program: for whoever watches it.
@@ -114,42 +117,44 @@ fn step(world: &World, cpu: u32, mut rng: Rng, show: Option<u64>) -> bool {
         // Whether it finds something to run or not, its next turn comes.
         return world.enter(cpu, KICK_VECTOR);
     };
-    if rng.one_in(10) {
+    if rng.one_in(3) {
         grant_something(world, domain.id, &mut rng);
     }
     let caller = domain.id;
     drop(domain);
+    if !world.machine.with_live(cpu, |live| live.in_kernel) {
+        traps::system_call(world, cpu, vcpu);
+        world.enter(cpu, VECTOR_HYPERCALL);
+        return true;
+    }
     let mut values = Values { world, rng, caller, cpu };
-    let prepared = values.call();
-    if let Some(n) = show {
-        println!("{n}: CPU {cpu}, {caller}v{vcpu}: call {} {:x?}", prepared.number, prepared.args);
-    }
-    let Prepared { number, args } = prepared;
-    {
-        let Cpu { local, frame } = &mut *world.cpus[cpu as usize].borrow_mut();
-        if let Some(running) = &mut local.running {
-            // Where an `iret` or an upcall led does not matter: the next call comes from the kernel.
-            if !running.state.context.in_kernel {
-                world.machine.on_cpu(cpu, || world.machine.swap_gs());
-            }
+    if values.rng.one_in(8) {
+        let vector = values.trap(vcpu);
+        if let Some(n) = show {
+            println!("{n}: CPU {cpu}, {caller}v{vcpu}: vector {vector:#x}, {:x?}", world.cpus[cpu as usize].borrow().frame);
         }
-        *frame = GuestFrame {
-            rax: number.into(),
-            rdi: args[0],
-            rsi: args[1],
-            rdx: args[2],
-            r10: args[3],
-            r8: args[4],
-            r9: args[5],
-            rip: CODE + 2,
-            rcx: CODE + 2,
-            cs: FLAT_KERNEL_CS.into(),
-            ss: FLAT_KERNEL_SS.into(),
-            rsp: stack(vcpu),
-            rflags: 1 << 9 | 2,
-            ..GuestFrame::default()
-        };
+        world.enter(cpu, vector);
+        return true;
     }
+    let Prepared { number, args } = values.call();
+    let is_iret = number == Hypercall::IRET.0;
+    if is_iret {
+        values.iret_frame(vcpu);
+    }
+    if let Some(n) = show {
+        println!("{n}: CPU {cpu}, {caller}v{vcpu}: call {number} {args:x?}");
+    }
+    world.cpus[cpu as usize].borrow_mut().frame = GuestFrame {
+        rax: number.into(),
+        rdi: args[0],
+        rsi: args[1],
+        rdx: args[2],
+        r10: args[3],
+        r8: args[4],
+        r9: args[5],
+        rsp: stack(vcpu) - if is_iret { IRET_FRAME_BYTES } else { 0 },
+        ..traps::base_frame(vcpu)
+    };
     let came_back = world.enter(cpu, VECTOR_HYPERCALL);
     if show.is_some() {
         let same = world.running(cpu).is_some_and(|(domain, v)| domain.id == caller && v == vcpu);

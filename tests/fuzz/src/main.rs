@@ -15,6 +15,7 @@
 mod calls;
 mod check;
 mod episode;
+mod traps;
 mod values;
 mod world;
 

@@ -1,10 +1,11 @@
 //! Values for the fields of arguments: mostly plausible ones, so that calls come past their first check.
 
-use crate::world::{BASE, DATA_PAGES, FRAMES, PAGES, World};
+use crate::world::{self, BASE, DATA_PAGES, FRAMES, PAGES, World};
+use oxen_abi::zerocopy::IntoBytes;
 use oxen_hal::Clock;
 use oxen_mm::FrameType;
 use oxen_testkit::Rng;
-use oxen_types::{DomId, Gva, Mfn};
+use oxen_types::{DomId, Gva, Mfn, VcpuId};
 
 /// What a field means.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,12 @@ pub enum Kind {
     Port,
     /// A machine frame.
     Frame,
+    /// The address of a page.
+    Page,
+    /// How a grant is to be mapped, at an address or at a page-table entry.
+    GrantFlags { by_entry: bool },
+    /// A pointer to a vCPU's registers.
+    Context,
     /// A page-table entry.
     Entry,
     /// Machine address of a page-table entry, with an update command in the low bits.
@@ -78,6 +85,9 @@ impl Values<'_> {
             Kind::Vcpu => self.seldom(8, 70, 3),
             Kind::Port => self.seldom(8, 300, 12),
             Kind::Frame => self.frame().0,
+            Kind::Page => BASE + self.rng.below(DATA_PAGES) * 4096,
+            Kind::GrantFlags { by_entry } => *self.rng.pick(&[2, 2, 2, 6, 6, 3, 7, 1, 5]) | if by_entry { 16 } else { 0 },
+            Kind::Context => self.context(),
             Kind::Entry => self.entry(),
             Kind::EntryAddress => {
                 let table = self.frame_from(DATA_PAGES, PAGES);
@@ -146,6 +156,31 @@ impl Values<'_> {
         };
         let mfn = (first..FRAMES).chain(0..first).map(Mfn).find(usable)?;
         Some((page, mfn.0 << 12 | 7))
+    }
+
+    /// Writes registers with which a vCPU could start, and tells where.
+    fn context(&mut self) -> u64 {
+        let world = self.world;
+        let first = self.rng.below(FRAMES);
+        let is_root = |mfn: &Mfn| world.hv.memory.inspect(*mfn).is_some_and(|info| info.ty == FrameType::L4);
+        let root = (first..FRAMES).chain(0..first).map(Mfn).find(is_root).unwrap_or(Mfn(0));
+        let mut context = world::context(root, VcpuId(self.rng.below(2) as u32));
+        if self.rng.one_in(3) {
+            context.ctrlreg[1] = root.0 << 12;
+        }
+        if self.rng.one_in(3) {
+            context.gdt_ents = self.rng.below(1024);
+            context.gdt_frames[0] = self.frame().0;
+            context.gdt_frames[1] = self.frame().0;
+        }
+        if self.rng.one_in(3) {
+            context.ldt_base = self.value(Kind::Page);
+            context.ldt_ents = self.rng.below(600);
+        }
+        context.event_callback_eip = if self.rng.one_in(3) { self.value(Kind::Pointer) } else { world::CODE };
+        let at = self.buffer();
+        world.write(self.cpu, at, context.as_bytes());
+        at
     }
 
     fn entry(&mut self) -> u64 {

@@ -220,7 +220,8 @@ fn link(machine: &FakeMachine, frames: &[Mfn]) -> Mfn {
     tables[3]
 }
 
-fn context(root: Mfn, vcpu: VcpuId) -> VcpuGuestContext {
+/// Registers of a vCPU that starts on page tables made by [`link`].
+pub fn context(root: Mfn, vcpu: VcpuId) -> VcpuGuestContext {
     let mut context = VcpuGuestContext { flags: VGCF_IN_KERNEL | VGCF_ONLINE, ..VcpuGuestContext::default() };
     context.user_regs.rip = CODE;
     context.user_regs.rsp = stack(vcpu);
