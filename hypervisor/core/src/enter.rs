@@ -3,10 +3,11 @@
 use crate::ctx::Ctx;
 use crate::domain::Domain;
 use crate::sched::work;
-use crate::vcpu::{Vcpu, VcpuState};
+use crate::vcpu::{Vcpu, VcpuState, stop};
 use crate::{Hypervisor, pv};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
+use oxen_abi::sched::ShutdownReason;
 use oxen_hal::{Arrived, GuestFrame, Machine, VECTOR_HYPERCALL};
 use oxen_sync::ExclusiveGuard;
 use oxen_types::CpuId;
@@ -138,10 +139,29 @@ impl<M: Machine> Hypervisor<M> {
         if let Some(running) = local.running.take() {
             self.take_off(local.cpu, running, frame);
         }
-        if let Some(vcpu) = self.sched.pick(self.machine, local.cpu) {
-            local.running = self.put_on(local.cpu, vcpu, frame);
+        while let Some(vcpu) = self.sched.pick(self.machine, local.cpu) {
+            local.running = self.put_on(local.cpu, vcpu.clone(), frame);
+            if local.running.is_some() {
+                break;
+            }
+            self.refuse(local.cpu, &vcpu);
         }
         self.set_slice_timer(local);
+    }
+
+    /// Takes a vCPU off that cannot run: it was set up for user mode without page tables for it, or its domain is gone.
+    #[cold]
+    fn refuse(&self, cpu: CpuId, vcpu: &Arc<Vcpu>) {
+        match vcpu.domain() {
+            Some(domain) => {
+                self.log(format_args!("{}v{} on CPU{cpu} crashed: no page tables for the mode that it is in", vcpu.domid, vcpu.id));
+                self.shutdown_domain(&domain, ShutdownReason::CRASH);
+                // Where the domain had shut down before, that alone keeps nobody from running.
+                vcpu.stop(stop::DOWN);
+            }
+            None => vcpu.stop(stop::DYING),
+        }
+        self.sched.put_back(self.machine, cpu, vcpu);
     }
 
     /// Sets the timer that makes the processor choose again, where it is to.
@@ -169,7 +189,7 @@ impl<M: Machine> Hypervisor<M> {
         self.sched.put_back(self.machine, cpu, &vcpu);
     }
 
-    /// Loads a vCPU. Where its domain or its page tables are gone it cannot run, and the processor stays idle.
+    /// Loads a vCPU. `None` where it cannot run, as its domain or the page tables for its mode are missing.
     fn put_on(&self, cpu: CpuId, vcpu: Arc<Vcpu>, frame: &mut GuestFrame) -> Option<Running> {
         let domain = vcpu.domain()?;
         let state = vcpu.state.take();
@@ -250,5 +270,28 @@ impl<M: Machine> Ctx<'_, M> {
             return self.vcpu.is_runnable();
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypercall::testing::{D5, World};
+    use crate::vcpu::Placement;
+    use oxen_types::VcpuId;
+
+    #[test]
+    fn a_vcpu_without_page_tables_crashes_its_domain_and_leaves_the_processor() {
+        let w = World::new();
+        let d5 = w.domain(D5);
+        let vcpu = d5.vcpu(VcpuId(0)).unwrap();
+        vcpu.unstop(stop::DOWN);
+        w.hv.sched.wake(w.machine, vcpu);
+        let mut local = Local::new(CpuId(0));
+        w.hv.do_work(&mut local, &mut GuestFrame::default());
+        assert!(local.running.is_none());
+        assert_eq!(*vcpu.place.lock(), Placement::Off(CpuId(0)));
+        assert!(!vcpu.state.is_taken());
+        assert_eq!(d5.shutdown_reason(), Some(ShutdownReason::CRASH));
     }
 }

@@ -21,7 +21,7 @@ mod sched;
 mod segments;
 mod sysctl;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod vcpu;
 mod version;
 
