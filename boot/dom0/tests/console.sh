@@ -25,14 +25,16 @@ END
 timeout 120 xl create /run/guest.cfg >/run/out 2>&1 || fail "xl create: $(tail -n 1 /run/out)"
 # The guest's output, oldest first.
 output() { for n in .3 .2 .1 ''; do cat "/var/log/xen/console/guest-talker.log$n" 2>/dev/null; done | tr -d '\r'; }
-says() { output | grep -q "$1"; }
+says() { output | grep "$1" >/dev/null; }
 tail_of_log() { cat /run/xenconsoled.out; tail -n 20 /var/log/xen/console/guest-talker.log; }
 wait_for 120 says 'leaves its console' || { tail_of_log; fail "the guest's console does not show its shell"; }
 sleep 2
 tty() { ls /dev/pts | grep -v ptmx | head -n 1; }
 type() { printf '%s\r' "$1" >"/dev/pts/$(tty)"; }
 
-# Numbered lines through three daemons.
+# Numbered lines through three daemons. The guest's kernel must not speak in between.
+type 'dmesg -n 1'
+sleep 1
 type 'seq 1 3000; echo end of "lines"'
 sleep 0.3
 for round in 1 2 3; do
@@ -50,16 +52,18 @@ if ! seq 1 3000 | cmp -s - /run/lines; then
     fail "$(wc -l </run/lines) of 3000 lines came through; line $missing is missing"
 fi
 
-# A flood: the daemon idles most of the time, and the disk does not fill.
+# A flood: the daemon sleeps most of the time, and the disk does not fill. How often it wakes does not depend on the load of the machine,
+# as times do.
 ticks() { awk '{ print $14 + $15 }' "/proc/$daemon/stat"; }
+wakes() { awk '/^voluntary_ctxt/ { print $2 }' "/proc/$daemon/status"; }
 type 'yes 0123456789012345678901234567890123456789'
 sleep 8
-before=$(ticks)
+before=$(wakes) ticks=$(ticks)
 sleep 5
-used=$(($(ticks) - before))
+wakes=$(($(wakes) - before)) ticks=$(($(ticks) - ticks))
 size=$(du -sk /var/log/xen/console | cut -f 1)
-echo "console: 5 s of flood cost $used ticks of 10 ms, the logs have $size KiB"
-[ "$used" -lt 100 ] || fail "5 s of flood cost the daemon $used ticks of 10 ms"
+echo "console: in 5 s of flood the daemon woke $wakes times and ran $ticks ticks of 10 ms; the logs have $size KiB"
+[ "$wakes" -lt 1000 ] || fail "the daemon woke $wakes times in 5 s of flood"
 [ "$size" -lt 400 ] || fail "the logs have $size KiB"
 type "$(printf '\003')"
 
@@ -69,5 +73,4 @@ gone() { [ "$(ls /dev/pts | wc -l)" -lt "$before" ] && [ "$(xl list | wc -l)" = 
 wait_for 20 gone || { cat /run/xenconsoled.out; fail "left of the guest: $(xl list) $(ls /dev/pts)"; }
 kill -0 $daemon || fail "the daemon is gone: $(cat /run/xenconsoled.out)"
 kill $daemon
-dmesg | grep -E "segfault|general protection|traps:" | tail -n 5
 ok
