@@ -61,6 +61,11 @@ pub fn compile_tools(ws: &Workspace) -> Result<()> {
     ensure(ws, COMPILE_TOOLS)
 }
 
+/// Makes sure the programs are there that host tests run ours against.
+pub fn host_test_tools(ws: &Workspace) -> Result<()> {
+    ensure(ws, &[("/usr/bin/xenstore-ls", "xenstore-utils")])
+}
+
 /// Makes sure Debian's Rust compiler with its library sources is there.
 pub fn debian_rust(ws: &Workspace) -> Result<()> {
     ensure(ws, DEBIAN_RUST)

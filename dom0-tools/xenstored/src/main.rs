@@ -12,11 +12,14 @@ use std::process::ExitCode;
 
 /// Keeps the tree of names and values through which domains, their devices and the tools find each other
 #[derive(Debug, Parser)]
-#[command(name = "xenstored", version, disable_help_flag = true)]
+#[command(name = "xenstored", version, disable_help_flag = true, disable_version_flag = true)]
 struct Arguments {
     /// Print this help
     #[arg(short = 'H', long, action = ArgAction::Help)]
     help: Option<bool>,
+    /// Print the version
+    #[arg(long, action = ArgAction::Version)]
+    version: Option<bool>,
     /// Stay in the foreground
     #[arg(short = 'N', long)]
     no_fork: bool,
