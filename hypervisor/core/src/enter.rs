@@ -101,6 +101,7 @@ impl<M: Machine> Hypervisor<M> {
                 self.machine.wait_for_interrupt();
                 continue;
             };
+            self.refresh_ldt(&running.vcpu, &mut running.state);
             let mut ctx = Ctx {
                 hv: self,
                 cpu: local.cpu,

@@ -3,8 +3,10 @@
 use crate::Hypervisor;
 use crate::ctx::Ctx;
 use crate::domain::Domain;
-use crate::vcpu::{Placement, VcpuState};
+use crate::sched::work;
+use crate::vcpu::{Placement, Vcpu, VcpuState};
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use oxen_abi::Errno;
 use oxen_hal::{CpuOps, FlushScope, Frames, Machine, Platform};
 use oxen_mm::{Effects, HeldTable, HeldTyped, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext};
@@ -93,6 +95,21 @@ impl<M: Machine> Hypervisor<M> {
     fn after_tables(&self, owner: &Domain, effects: Effects) {
         if effects.upper_changed {
             self.machine.flush_remote(&owner.dirty_cpus, FlushScope::All);
+        }
+        if effects.ldt_stale {
+            for vcpu in owner.vcpus() {
+                vcpu.ldt_stale.store(true, Ordering::SeqCst);
+                self.sched.nudge(self.machine, vcpu, work::RESCHEDULE);
+            }
+        }
+    }
+
+    /// Drops the LDT pages of the running vCPU where a page that may have been one of them is mapped no more. The processor finds them again through the
+    /// guest's page tables.
+    pub(crate) fn refresh_ldt(&self, vcpu: &Vcpu, state: &mut VcpuState) {
+        if vcpu.ldt_stale.load(Ordering::Relaxed) && vcpu.ldt_stale.swap(false, Ordering::SeqCst) && state.ldt.entries != 0 {
+            self.machine.set_guest_ldt(state.ldt.entries);
+            self.drop_ldt(state);
         }
     }
 

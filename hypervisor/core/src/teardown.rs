@@ -18,9 +18,9 @@ use oxen_abi::Errno;
 use oxen_abi::xen::Virq;
 use oxen_hal::Machine;
 use oxen_mm::{MappingRef, MmError, SharedFrame};
-use oxen_types::{CpuId, Mfn, Port};
+use oxen_types::{CpuId, Mfn};
 
-/// Ports closed, or grants unmapped, in one step.
+/// Grants unmapped in one step.
 const BUDGET: usize = 512;
 
 /// How far the end of a domain has come.
@@ -108,24 +108,8 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn end_events(&self, domain: &Arc<Domain>) -> Result<(), Errno> {
-        let some: Vec<Port> = {
-            let mut events = domain.events.lock();
-            events.close();
-            events.in_use().map(|(port, _)| port).take(BUDGET).collect()
-        };
-        let done = some.len() < BUDGET;
-        for port in some {
-            // Whoever is at the other end may have closed it meanwhile.
-            let _ = self.close_port(domain, port);
-        }
-        if !done {
-            return Err(Errno::ERESTART);
-        }
-        domain.events.lock().reset_abi();
-        for frame in core::mem::take(&mut *domain.event_frames.lock()) {
-            self.memory.put_typed(frame);
-        }
-        Ok(())
+        domain.events.lock().close();
+        self.reset_events(domain)
     }
 
     /// Takes page-table roots and descriptor tables from the vCPUs.

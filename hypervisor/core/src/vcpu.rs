@@ -49,6 +49,8 @@ pub struct Vcpu {
     pub polled_port: AtomicU32,
     /// A non-maskable interrupt is to be delivered.
     pub nmi_pending: AtomicBool,
+    /// A page that may be part of its LDT is mapped no more: the processor that runs it is to drop the LDT pages it has.
+    pub ldt_stale: AtomicBool,
     /// Whether it has been up before.
     pub started: AtomicBool,
     /// The frame of a registered `vcpu_info`.
@@ -105,6 +107,7 @@ impl Vcpu {
             pause_count: AtomicU32::new(0),
             polled_port: AtomicU32::new(0),
             nmi_pending: AtomicBool::new(false),
+            ldt_stale: AtomicBool::new(false),
             started: AtomicBool::new(false),
             info_frame: SpinLock::new(None),
             place: SpinLock::new(Placement::Off(cpu)),

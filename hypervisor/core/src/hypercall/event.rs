@@ -15,6 +15,9 @@ use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
 use oxen_hal::Machine;
 use oxen_types::{DomId, Gva, Mfn, Port, VcpuId};
 
+/// Ports closed before the guest may take interrupts.
+const RESET_BUDGET: usize = 512;
+
 impl<M: Machine> Ctx<'_, M> {
     /// `(command, argument)`.
     #[inline]
@@ -67,12 +70,11 @@ impl<M: Machine> Ctx<'_, M> {
             }
             EvtchnOp::RESET => {
                 let request: Reset = self.read(argument)?;
-                if request.dom != DOMID_SELF && DomId(request.dom) != self.domain.id {
-                    // Another domain's channels may be reset only while its controller has paused it, which needs domctl's pause.
-                    self.target_domain(request.dom)?;
+                let target = self.target_domain(request.dom)?;
+                if target.id != self.domain.id && !target.is_paused() {
                     return Err(Errno::EINVAL);
                 }
-                self.hv.reset_events(self.domain);
+                self.hv.reset_events(&target)?;
             }
             EvtchnOp::INIT_CONTROL => self.update_struct(argument, |ctx, r: &mut InitControl| ctx.init_control(r))?,
             EvtchnOp::EXPAND_ARRAY => {
@@ -282,16 +284,24 @@ impl<M: Machine> crate::Hypervisor<M> {
         }
     }
 
-    /// Closes all ports of a domain and returns it to the two-level ABI.
-    pub fn reset_events(&self, domain: &Arc<Domain>) {
-        let ports: alloc::vec::Vec<Port> = domain.events.lock().in_use().map(|(p, _)| p).collect();
+    /// Closes ports of a domain; after the last of them returns it to the two-level ABI.
+    ///
+    /// # Errors
+    /// `ERESTART` where there are more: to be called again.
+    pub fn reset_events(&self, domain: &Arc<Domain>) -> Result<(), Errno> {
+        let ports: alloc::vec::Vec<Port> = domain.events.lock().in_use().map(|(p, _)| p).take(RESET_BUDGET).collect();
+        let more = ports.len() == RESET_BUDGET;
         for port in ports {
             // A port that was closed meanwhile needs no closing.
             let _ = self.close_port(domain, port);
+        }
+        if more {
+            return Err(Errno::ERESTART);
         }
         domain.events.lock().reset_abi();
         for frame in core::mem::take(&mut *domain.event_frames.lock()) {
             self.memory.put_typed(frame);
         }
+        Ok(())
     }
 }

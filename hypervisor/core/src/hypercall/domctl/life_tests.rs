@@ -211,7 +211,7 @@ fn account(w: &World) -> Account {
 
 /// Closes what dom0 still has of ports.
 fn close_ports_of_dom0(w: &World) {
-    w.hv.reset_events(&w.domain(DomId::DOM0));
+    w.hv.reset_events(&w.domain(DomId::DOM0)).unwrap();
 }
 
 /// A frame of dom0's, and the grant entry in the state that it returns to.
@@ -302,6 +302,28 @@ fn records_in_shared_frames_do_not_keep_a_domain() {
         assert_eq!((ended.pages(), ended.shared()), (0, 0));
     }
     assert_eq!(account(&w), before);
+}
+
+#[test]
+fn thousands_of_ports_are_closed_in_steps() {
+    let w = World::new();
+    let child = Child::new(&w);
+    domctl(&w, DomctlCmd::MAX_VCPUS, child.id, MaxVcpus { max: 2 }).unwrap();
+    for _ in 0..1000 {
+        let mut port = AllocUnbound { dom: child.id.0, remote_dom: 0, ..AllocUnbound::default() };
+        event(&w, DomId::DOM0, EvtchnOp::ALLOC_UNBOUND, &mut port).unwrap();
+    }
+    let domain = w.domain(child.id);
+    let mut reset = [child.id.0; 4];
+    assert_eq!(w.hv.reset_events(&domain), Err(Errno::ERESTART));
+    assert_eq!(event(&w, DomId::DOM0, EvtchnOp::RESET, &mut reset), Ok(0));
+    assert_eq!(domain.events.lock().in_use().count(), 0);
+    // Not while it runs.
+    domctl(&w, DomctlCmd::UNPAUSEDOMAIN, child.id, 0_u64).unwrap();
+    assert_eq!(event(&w, DomId::DOM0, EvtchnOp::RESET, &mut reset), Err(Errno::EINVAL));
+    drop(domain);
+    destroy(&w, child.id).unwrap();
+    assert!(!exists(&w, child.id));
 }
 
 #[test]
