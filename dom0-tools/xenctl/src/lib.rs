@@ -7,7 +7,7 @@
 //! signals between domains. With the feature `fake`, [`fake::FakeHost`] plays hypervisor and guests for tests on any machine.
 //!
 //! All unsafe code of the domain-0 tools lives here, in `buffer` (memory that the hypervisor may access), `mapping` (memory of other
-//! domains) and the devices' ioctls. Elsewhere in this crate `unsafe` only vouches for the addresses that a call's argument carries.
+//! domains) and the devices' ioctls, those of loop devices ([`loop_device`]) among them. Elsewhere in this crate `unsafe` only vouches for the addresses that a call's argument carries.
 
 mod bitmap;
 mod buffer;
@@ -20,6 +20,7 @@ mod evtchn;
 pub mod fake;
 mod gntdev;
 mod grant;
+pub mod loop_device;
 mod mapping;
 mod memory;
 mod mmu;

@@ -104,6 +104,15 @@ impl Store {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Opens another connection to the same daemon: for a listener of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Cause::Io`] when it does not answer.
+    pub fn reopen(&self) -> Result<Self> {
+        Self::open_path(self.shared.place.path())
+    }
+
     /// A descriptor that is readable while [`Store::next_event`] may have something to do.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.shared.readiness.as_fd()

@@ -1,0 +1,240 @@
+//! Taking devices away.
+
+use crate::bus::{Address, Kind, ask_to_close, cut_off, erase, printable, state, wait};
+use crate::error::{about, store as in_store};
+use crate::script::Step;
+use crate::{Code, Devices, Result};
+use oxen_xend_api::DeviceState;
+use oxen_xenstore::{Nodes, Store};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to let go of a device after its driver said that it is closed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+const RELEASE_RETRY: Duration = Duration::from_millis(2);
+
+impl Devices {
+    /// Takes all devices of a domain away that does not run any more, or whose creation failed: back ends, loop devices, interfaces,
+    /// nodes. Devices that are half set up or half gone go as well, so that this can be called again, also by another process.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; what can be taken away is, all the same.
+    pub fn detach_all(&self, store: &Store, domid: u16) -> Result<()> {
+        let name = format!("devices of domain {domid}");
+        let all = self.addresses(store, domid).map_err(in_store(&name))?;
+        // All at once first, so that the drivers work at the same time.
+        let mut results: Vec<Result<()>> = all
+            .iter()
+            .map(|at| cut_off(store, *at).map_err(in_store(&at.to_string())))
+            .collect();
+        results.extend(
+            all.iter()
+                .map(|at| self.finish(store, *at, &at.to_string())),
+        );
+        let of_domain = (domid, u32::MIN)..=(domid, u32::MAX);
+        let left: Vec<_> = self.held().range(of_domain).map(|(key, _)| *key).collect();
+        for key in left {
+            self.held().remove(&key);
+        }
+        results.into_iter().collect()
+    }
+
+    /// Refuses a device that there is already.
+    pub(crate) fn check_new(&self, store: &Store, at: Address, device: &str) -> Result<()> {
+        let exists = |directory: String| store.exists(&directory).map_err(in_store(device));
+        if exists(at.record())? || exists(at.backend())? {
+            let code = if at.kind == Kind::Vbd {
+                Code::BadDisk
+            } else {
+                Code::BadNetwork
+            };
+            return Err(about(code, device, "there is one with this name already"));
+        }
+        Ok(())
+    }
+
+    /// Takes one device away from a guest that may run.
+    pub(crate) fn remove(
+        &self,
+        store: &Store,
+        at: Address,
+        device: &str,
+        force: bool,
+    ) -> Result<()> {
+        if !store.exists(&at.record()).map_err(in_store(device))? {
+            return Err(about(
+                Code::NoSuchDevice,
+                device,
+                "the guest has no such device",
+            ));
+        }
+        let front = state(store, &at.frontend()).map_err(in_store(device))?;
+        // A guest whose driver never came, or has gone, cannot answer.
+        let is_served = !matches!(
+            front,
+            DeviceState::Unknown | DeviceState::Initialising | DeviceState::Closed
+        );
+        if force || !is_served {
+            return self.withdraw(store, at, device);
+        }
+        ask_to_close(store, at).map_err(in_store(device))?;
+        if self.wait_until_closed(store, at, device, true)? {
+            return self.finish(store, at, device);
+        }
+        let said = store
+            .read(&at.frontend_error())
+            .ok()
+            .map(|said| printable(&String::from_utf8_lossy(&said)));
+        Err(match said.filter(|said| !said.is_empty()) {
+            Some(said) => about(
+                Code::GuestRefuses,
+                device,
+                format_args!(
+                    "the guest still uses it and says: {said}; it goes when the guest lets go, or by force"
+                ),
+            ),
+            None => about(
+                Code::Timeout,
+                device,
+                format_args!(
+                    "the guest has not let go of it in {} s; it goes when the guest does, or by force",
+                    self.timeout(at).as_secs_f32()
+                ),
+            ),
+        })
+    }
+
+    /// Takes a device away without asking the guest.
+    pub(crate) fn withdraw(&self, store: &Store, at: Address, device: &str) -> Result<()> {
+        cut_off(store, at).map_err(in_store(device))?;
+        self.finish(store, at, device)
+    }
+
+    /// Ends a device whose guest's end is gone or closed.
+    fn finish(&self, store: &Store, at: Address, device: &str) -> Result<()> {
+        let shown = self.kernel.backend(at.kind.name(), at.domid, at.devid);
+        // A driver that does not close loses its nodes, which ends it as well.
+        self.wait_until_closed(store, at, device, false)?;
+        let undone = self.undo_setup(store, at, device);
+        erase(store, at).map_err(in_store(device))?;
+        let released = wait_until_gone(shown.as_deref());
+        if at.kind == Kind::Vbd {
+            self.held().remove(&(at.domid, at.devid));
+        }
+        undone?;
+        if released {
+            Ok(())
+        } else {
+            Err(about(
+                Code::Timeout,
+                device,
+                format_args!(
+                    "its driver in domain 0 has not let go of it in {} s",
+                    RELEASE_TIMEOUT.as_secs()
+                ),
+            ))
+        }
+    }
+
+    /// Waits until the back end is closed or has no driver; says whether that came in time. `asked` says whether the guest has a part in it.
+    fn wait_until_closed(
+        &self,
+        store: &Store,
+        at: Address,
+        device: &str,
+        asked: bool,
+    ) -> Result<bool> {
+        let backend = at.backend();
+        let mut paths = vec![format!("{backend}/state")];
+        if asked {
+            paths.push(at.frontend_error());
+        }
+        let closed = wait(store, &paths, self.timeout(at), || {
+            let state = state(store, &backend)?;
+            let is_served = self
+                .kernel
+                .backend(at.kind.name(), at.domid, at.devid)
+                .is_some();
+            Ok(
+                (matches!(state, DeviceState::Closed | DeviceState::Unknown) || !is_served)
+                    .then_some(()),
+            )
+        });
+        Ok(closed.map_err(in_store(device))?.is_some())
+    }
+
+    /// Runs the script that set the device up, if one did.
+    fn undo_setup(&self, store: &Store, at: Address, device: &str) -> Result<()> {
+        let node = |name: &str| {
+            store
+                .try_read(&format!("{}/{name}", at.record()))
+                .map_err(in_store(device))
+        };
+        let by_script = node("setup")?.is_some_and(|setup| setup == "script");
+        match node("script")?
+            .map(PathBuf::from)
+            .filter(|script| by_script && script.exists())
+        {
+            Some(script) => self.run_script(
+                store,
+                &script,
+                Step::Remove,
+                at,
+                device,
+                node("interface")?.as_deref(),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn timeout(&self, at: Address) -> Duration {
+        match at.kind {
+            Kind::Vbd => self.settings.block_timeout,
+            Kind::Vif => self.settings.vif_timeout,
+        }
+    }
+
+    /// All devices of a domain that domain 0 serves, whatever is left of each.
+    pub(crate) fn addresses(
+        &self,
+        store: &Store,
+        domid: u16,
+    ) -> oxen_xenstore::Result<BTreeSet<Address>> {
+        let mut found = BTreeSet::new();
+        for kind in Kind::ALL {
+            let name = kind.name();
+            for directory in [
+                format!("/libxl/{domid}/device/{name}"),
+                format!("/local/domain/0/backend/{name}/{domid}"),
+            ] {
+                let names = match store.directory(&directory) {
+                    Err(error) if error.is_not_found() => Vec::new(),
+                    names => names?,
+                };
+                found.extend(
+                    names
+                        .iter()
+                        .filter_map(|name| name.parse().ok())
+                        .map(|devid| Address { kind, domid, devid }),
+                );
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Waits until the kernel has let go of a device, which it showed in the directory `shown`; says whether it did.
+fn wait_until_gone(shown: Option<&Path>) -> bool {
+    let Some(shown) = shown else { return true };
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    while shown.exists() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(RELEASE_RETRY);
+    }
+    true
+}
