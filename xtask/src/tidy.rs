@@ -40,6 +40,7 @@ const SAFE_CRATES: &[&str] = &[
     "oxen-bootloader",
     "oxen-builder",
     "oxen-core",
+    "oxen-core-dump",
     "oxen-emul",
     "oxen-guest-config",
     "oxen-hal",
