@@ -55,6 +55,27 @@ pub enum Command {
         /// The keys, such as `h` or `q`.
         keys: String,
     },
+    /// Show what domains use, and keep showing it.
+    Top {
+        /// Print as text, without taking the screen.
+        #[arg(short, long)]
+        batch: bool,
+        /// Seconds between two looks.
+        #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
+        delay: u32,
+        /// End after this many looks.
+        #[arg(short, long)]
+        iterations: Option<u32>,
+        /// What the domains are ordered by.
+        #[arg(short, long, value_enum, default_value_t)]
+        order: crate::top::rows::Order,
+    },
+    /// Write manual pages and completions for shells into a directory.
+    #[command(hide = true)]
+    Manuals {
+        /// The directory.
+        directory: std::path::PathBuf,
+    },
     /// Describe a command, or list all commands.
     Help {
         /// The command.
@@ -100,7 +121,11 @@ pub fn describe(command: &clap::Command) -> Description {
             .map(ToString::to_string)
             .unwrap_or_default(),
         usage: command.clone().render_usage().to_string(),
-        commands: command.get_subcommands().map(describe).collect(),
+        commands: command
+            .get_subcommands()
+            .filter(|command| !command.is_hide_set())
+            .map(describe)
+            .collect(),
     }
 }
 

@@ -21,6 +21,11 @@ impl Host {
         Ok(Self { xen: Xen::open()? })
     }
 
+    /// The connection, for those who ask more.
+    pub fn xen(&self) -> &Xen {
+        &self.xen
+    }
+
     /// Everything for `xm info`; `numa` adds the topology.
     pub fn info(&self, numa: bool) -> Result<Info> {
         let phys = self.xen.physinfo()?;

@@ -6,8 +6,10 @@
 mod cli;
 mod exit;
 mod host;
+mod manuals;
 mod model;
 mod text;
+mod top;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
@@ -15,6 +17,7 @@ use exit::Failure;
 use host::Host;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -62,6 +65,25 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
             } else {
                 Vec::new()
             })
+        }
+        Command::Top {
+            batch,
+            delay,
+            iterations,
+            order,
+        } => {
+            top::run(&top::Options {
+                batch: *batch,
+                json: cli.json,
+                delay: Duration::from_secs(u64::from(*delay)),
+                iterations: *iterations,
+                order: *order,
+            })?;
+            Ok(Vec::new())
+        }
+        Command::Manuals { directory } => {
+            manuals::write(Cli::command(), directory).map_err(Failure::Output)?;
+            Ok(Vec::new())
         }
         Command::Help { command } => help(cli.json, command.as_deref()),
     }

@@ -98,7 +98,8 @@ impl Domain {
 }
 
 impl State {
-    fn new(info: &GetDomainInfo) -> Self {
+    /// The state that the hypervisor describes.
+    pub fn new(info: &GetDomainInfo) -> Self {
         let has = |flag: u32| info.flags & flag != 0;
         let reason = info.shutdown_reason();
         Self {

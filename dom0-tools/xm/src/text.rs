@@ -73,7 +73,7 @@ pub fn list(domains: &[Domain]) -> String {
 }
 
 /// The six letters of a domain's state.
-fn state(state: &State) -> String {
+pub fn state(state: &State) -> String {
     [
         (state.running, 'r'),
         (state.blocked, 'b'),
