@@ -286,4 +286,87 @@ mod tests {
         assert_eq!(Linux.link("nonexistent").unwrap(), None);
         assert!(!Linux.bridges().unwrap().contains(&"lo".to_owned()));
     }
+
+    #[test]
+    #[ignore = "needs root and free loop devices"]
+    fn a_loop_device_lives_as_long_as_it_is_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let Target::File(id, _) = Linux.target(file.path()).unwrap() else {
+            panic!("a file is not seen as one");
+        };
+        let users = || {
+            let mut loops = Linux.loops().unwrap();
+            loops.retain(|user| user.file == id);
+            loops
+        };
+        let bound = Linux.bind_loop(file.as_file(), false).unwrap();
+        let path = format!("/dev/loop{}", bound.index);
+        assert_eq!(users().len(), 1);
+        assert!(!users()[0].read_only && users()[0].number == bound.number);
+        assert_eq!(
+            Linux.target(Path::new(&path)).unwrap(),
+            Target::Device(bound.number)
+        );
+        let claim = Access {
+            write: true,
+            exclusive: true,
+        };
+        let refused = Linux.open(Path::new(&path), claim).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
+        drop(bound);
+        assert_eq!(users(), []);
+        let bound = Linux.bind_loop(file.as_file(), true).unwrap();
+        assert!(users()[0].read_only);
+        drop(bound);
+    }
+
+    /// In a network namespace of its own: `unshare -nm sh -c 'mount -t sysfs sysfs /sys; cargo test -p oxen-devices -- --ignored'`.
+    #[test]
+    #[ignore = "needs root, changes the network"]
+    fn an_interface_joins_a_bridge() {
+        let ip = |arguments: &str| {
+            let mut command = std::process::Command::new("ip");
+            let output = command.args(arguments.split(' ')).output().unwrap();
+            assert!(output.status.success(), "ip {arguments}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        ip("link add br0 type bridge");
+        ip("link add one type veth peer name other");
+        assert_eq!(Linux.bridges().unwrap(), ["br0"]);
+        let bridge = Linux.link("br0").unwrap().unwrap();
+        let one = Linux.link("one").unwrap().unwrap();
+        let change = LinkChange {
+            name: Some("web".to_owned()),
+            mtu: Some(1400),
+            bridge: Some(bridge.index),
+            up: true,
+            arp: Some(false),
+        };
+        Linux.set_link(one.index, &change).unwrap();
+        let shown = ip("link show dev web");
+        for part in ["mtu 1400", "master br0", "NOARP", ",UP"] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        let other = Linux.link("other").unwrap().unwrap();
+        let up = LinkChange {
+            up: true,
+            ..LinkChange::default()
+        };
+        Linux.set_link(other.index, &up).unwrap();
+        for _ in 0..2 {
+            Linux
+                .add_host_route(other.index, "10.9.8.7".parse().unwrap())
+                .unwrap();
+        }
+        assert_eq!(
+            ip("route show dev other").trim_end(),
+            "10.9.8.7 proto static scope link"
+        );
+        Linux.answer_for_others("other").unwrap();
+        Linux
+            .answer_for("other", "fd00::7".parse().unwrap())
+            .unwrap();
+        assert!(ip("-6 neigh show proxy").contains("fd00::7"));
+    }
 }

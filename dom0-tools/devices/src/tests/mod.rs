@@ -299,10 +299,11 @@ fn drive(store: &Store) {
             {
                 let backend = format!("{root}/{domid}/{devid}");
                 let front = store
-                    .try_read(&format!(
+                    .read(&format!(
                         "/local/domain/{domid}/device/{kind}/{devid}/state"
                     ))
-                    .unwrap();
+                    .ok()
+                    .map(|state| String::from_utf8_lossy(&state).into_owned());
                 let state = store.try_read(&format!("{backend}/state")).unwrap();
                 let next = match (front.as_deref(), state.as_deref()) {
                     (None | Some("6"), Some("1" | "2" | "4" | "5")) => "6",
