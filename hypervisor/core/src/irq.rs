@@ -190,8 +190,11 @@ impl<M: Machine> Hypervisor<M> {
     fn write_msi(&self, request: MsiRequest, irq: PhysIrq) -> Result<(), Errno> {
         let message = self.machine.msi_message(irq).ok_or(Errno::ENOSPC)?;
         if let Some(table) = request.table {
-            let entry = Maddr(table.0.wrapping_add(u64::from(request.entry) * pci::MSIX_ENTRY_BYTES));
-            if self.machine.meta(entry.mfn()).is_some() || self.machine.is_hypervisor_mmio(entry.mfn()) {
+            let offset = u64::from(request.entry) * pci::MSIX_ENTRY_BYTES;
+            let entry = Maddr(table.0.checked_add(offset).filter(|at| at.is_multiple_of(4)).ok_or(Errno::EINVAL)?);
+            let last = Maddr(entry.0.checked_add(pci::MSIX_ENTRY_BYTES - 1).ok_or(Errno::EINVAL)?);
+            let refused = |at: Maddr| self.machine.meta(at.mfn()).is_some() || self.machine.is_hypervisor_mmio(at.mfn());
+            if refused(entry) || refused(last) {
                 return Err(Errno::EINVAL);
             }
             let words = [message.address as u32, (message.address >> 32) as u32, message.data, 0];
