@@ -104,9 +104,52 @@ write_exactly!(write_1, 1, a at 0);
 write_exactly!(write_7, 7, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48);
 write_exactly!(write_8, 8, a at 0, b at 8, c at 16, d at 24, e at 32, f at 40, g at 48, h at 56);
 
+macro_rules! read_exactly {
+    ($name:ident, $bytes:literal, $($offset:literal),*) => {
+        /// Reads consecutive words; straight code, for the sizes that arguments of frequent calls have.
+        #[inline(always)]
+        fn $name(to: &mut [u8; $bytes], from: Gva) -> Result<(), Fault> {
+            if !starts_in_guest(from) {
+                return Err(Fault { va: from });
+            }
+            // SAFETY: the address is outside the hypervisor's range, `to` has room for the words; a fault goes on in the block.
+            unsafe {
+                asm!(stac!(), "2:", $(concat!("mov {value}, [{from} + ", $offset, "]"), concat!("mov [{to} + ", $offset, "], {value}"),)* "3:", clac!(),
+                     ex_table!("2b", "3b", "{failed}"), value = out(reg) _, from = in(reg) from.0, to = in(reg) to.as_mut_ptr(),
+                     failed = label { close(); return Err(fault_at(from, $bytes)) }, options(nostack, preserves_flags));
+            }
+            Ok(())
+        }
+    };
+}
+read_exactly!(read_16, 16, 0, 8);
+read_exactly!(read_24, 24, 0, 8, 16);
+read_exactly!(read_64, 64, 0, 8, 16, 24, 32, 40, 48, 56);
+
+/// Writes a 32-bit word.
+#[inline(always)]
+fn write_u32(to: Gva, value: u32) -> Result<(), Fault> {
+    // SAFETY: the caller has checked the address; a fault goes on in the block.
+    unsafe {
+        asm!(stac!(), "2: mov [{to}], {value:e}", "3:", clac!(), ex_table!("2b", "3b", "{failed}"), to = in(reg) to.0, value = in(reg) value,
+             failed = label { close(); return Err(fault_at(to, 4)) }, options(nostack, preserves_flags));
+    }
+    Ok(())
+}
+
 impl GuestMemory for X86 {
-    #[inline]
+    #[inline(always)]
     fn copy_from_guest(&self, to: &mut [u8], from: Gva) -> Result<(), Fault> {
+        // Callers' lengths are mostly constants: one of the cases remains.
+        if let Ok(to) = <&mut [u8; 16]>::try_from(&mut *to) {
+            return read_16(to, from);
+        }
+        if let Ok(to) = <&mut [u8; 24]>::try_from(&mut *to) {
+            return read_24(to, from);
+        }
+        if let Ok(to) = <&mut [u8; 64]>::try_from(&mut *to) {
+            return read_64(to, from);
+        }
         if !from.range_is_guest(to.len()) {
             return Err(Fault { va: from });
         }
@@ -115,8 +158,16 @@ impl GuestMemory for X86 {
         if left == 0 { Ok(()) } else { Err(Fault { va: Gva(from.0 + (to.len() - left) as u64) }) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_to_guest(&self, to: Gva, from: &[u8]) -> Result<(), Fault> {
+        if starts_in_guest(to) {
+            if let Ok(word) = from.try_into() {
+                return write_u32(to, u32::from_le_bytes(word));
+            }
+            if let Ok(word) = from.try_into() {
+                return write_1(to, &[u64::from_le_bytes(word)]);
+            }
+        }
         if !to.range_is_guest(from.len()) {
             return Err(Fault { va: to });
         }

@@ -1,9 +1,8 @@
-//! Rows that speak to the hypervisor through the kernel's device files. Without a hypervisor each does the nearest thing
-//! that the bare kernel has, so that what remains is the cost of the hypervisor.
+//! Rows that speak to the hypervisor through the kernel's device files.
 
 use std::fs::File;
 use std::io::{Read, Result, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 
 use crate::checked;
 
@@ -24,32 +23,25 @@ struct Hypercall {
     arg: [u64; 5],
 }
 
-/// A hypercall that only returns a number; without a hypervisor, an ioctl that the kernel refuses.
+/// The device for hypercalls.
+pub const PRIVCMD: &str = "/dev/xen/privcmd";
+/// The device for event channels.
+pub const EVTCHN: &str = "/dev/xen/evtchn";
+
+/// A hypercall that only returns a number.
 pub fn null_hypercalls(count: u64) -> Result<()> {
-    let (device, xen) = match File::options().read(true).write(true).open("/dev/xen/privcmd") {
-        Ok(device) => (device, true),
-        Err(_) => (File::open("/dev/null")?, false),
-    };
+    let device = File::options().read(true).write(true).open(PRIVCMD)?;
     for _ in 0..count {
         let mut call = Hypercall { op: XEN_VERSION, arg: [0; 5] };
         // SAFETY: the structure is the one the number's definition names, and the call writes no other memory.
-        let result = unsafe { libc::ioctl(device.as_raw_fd(), IOCTL_PRIVCMD_HYPERCALL, &raw mut call) };
-        if xen {
-            checked(result.into())?;
-        }
+        checked(unsafe { libc::ioctl(device.as_raw_fd(), IOCTL_PRIVCMD_HYPERCALL, &raw mut call) }.into())?;
     }
     Ok(())
 }
 
-/// An event sent to and received from oneself; without a hypervisor, through an eventfd.
+/// An event sent to and received from oneself.
 pub fn events(count: u64) -> Result<()> {
-    match File::options().read(true).write(true).open("/dev/xen/evtchn") {
-        Ok(device) => event_channel(device, count),
-        Err(_) => event_file(count),
-    }
-}
-
-fn event_channel(mut device: File, count: u64) -> Result<()> {
+    let mut device = File::options().read(true).write(true).open(EVTCHN)?;
     let remote_domain = 0_u32;
     // SAFETY: `struct ioctl_evtchn_bind_unbound_port` is one 32-bit domain number.
     let unbound = checked(unsafe { libc::ioctl(device.as_raw_fd(), IOCTL_EVTCHN_BIND_UNBOUND_PORT, &raw const remote_domain) }.into())?;
@@ -64,18 +56,6 @@ fn event_channel(mut device: File, count: u64) -> Result<()> {
         device.read_exact(&mut arrived)?;
         // Writing a port back lets it be signalled again.
         device.write_all(&arrived)?;
-    }
-    Ok(())
-}
-
-fn event_file(count: u64) -> Result<()> {
-    // SAFETY: makes a descriptor.
-    let descriptor = checked(unsafe { libc::eventfd(0, 0) }.into())?;
-    // SAFETY: the descriptor was just made and has no other owner.
-    let mut file = unsafe { File::from_raw_fd(i32::try_from(descriptor).unwrap_or(-1)) };
-    for _ in 0..count {
-        file.write_all(&1_u64.to_ne_bytes())?;
-        file.read_exact(&mut [0; 8])?;
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     /// Carries out requests up to the first that is refused; gives how many were done.
-    #[inline]
+    #[inline(always)]
     fn mmu_updates(&self, owner: &Arc<Domain>, foreign: DomId, requests: &[MmuUpdate]) -> (u32, Result<(), Errno>) {
         let mut done = 0;
         let result = self.hv.with_tables(owner, foreign, |mm, ctx| {

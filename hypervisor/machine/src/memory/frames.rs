@@ -50,11 +50,9 @@ pub fn is_ram(mfn: Mfn) -> bool {
     }
     // SAFETY: the array has one byte for each block below MAX_MFN, which is set after it.
     let block = unsafe { &*BLOCKS.load(Ordering::Relaxed).add((mfn.0 >> BLOCK_SHIFT) as usize) };
-    match block.load(Ordering::Relaxed) {
-        BLOCK_ALL => true,
-        BLOCK_NONE => false,
-        _ => is_ram_by_map(mfn),
-    }
+    let block = block.load(Ordering::Relaxed);
+    // The common answer after one comparison.
+    block == BLOCK_ALL || block != BLOCK_NONE && is_ram_by_map(mfn)
 }
 
 #[cold]
