@@ -253,7 +253,7 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     /// Delivers a pending upcall and says whether the guest may go on; not so where the processor has other work first.
-    #[inline]
+    #[inline(always)]
     fn finish(&mut self) -> bool {
         if self.hv.sched.has_work(self.cpu) || !self.vcpu.is_runnable() {
             return false;

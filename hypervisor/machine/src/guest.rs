@@ -126,6 +126,22 @@ read_exactly!(read_16, 16, 0, 8);
 read_exactly!(read_24, 24, 0, 8, 16);
 read_exactly!(read_64, 64, 0, 8, 16, 24, 32, 40, 48, 56);
 
+/// Reads a 32-bit word.
+#[inline(always)]
+fn read_u32(from: Gva) -> Result<u32, Fault> {
+    if !starts_in_guest(from) {
+        return Err(Fault { va: from });
+    }
+    let mut word = MaybeUninit::<u32>::uninit();
+    // SAFETY: as in `read_word`.
+    unsafe {
+        asm!(stac!(), "2: mov {value:e}, [{from}]", "3: mov [{to}], {value:e}", clac!(), ex_table!("2b", "3b", "{failed}"),
+             value = out(reg) _, from = in(reg) from.0, to = in(reg) word.as_mut_ptr(),
+             failed = label { close(); return Err(fault_at(from, 4)) }, options(nostack, preserves_flags));
+        Ok(word.assume_init())
+    }
+}
+
 /// Writes a 32-bit word.
 #[inline(always)]
 fn write_u32(to: Gva, value: u32) -> Result<(), Fault> {
@@ -141,6 +157,14 @@ impl GuestMemory for X86 {
     #[inline(always)]
     fn copy_from_guest(&self, to: &mut [u8], from: Gva) -> Result<(), Fault> {
         // Callers' lengths are mostly constants: one of the cases remains.
+        if let Ok(to) = <&mut [u8; 4]>::try_from(&mut *to) {
+            *to = read_u32(from)?.to_le_bytes();
+            return Ok(());
+        }
+        if let Ok(to) = <&mut [u8; 8]>::try_from(&mut *to) {
+            *to = read_word(from)?.to_le_bytes();
+            return Ok(());
+        }
         if let Ok(to) = <&mut [u8; 16]>::try_from(&mut *to) {
             return read_16(to, from);
         }

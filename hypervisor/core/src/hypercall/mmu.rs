@@ -5,19 +5,27 @@ use crate::ctx::Ctx;
 use crate::domain::Domain;
 use crate::tables::FlushTarget;
 use alloc::sync::Arc;
+use core::ops::Range;
 use oxen_abi::Errno;
 use oxen_abi::xen::{DOMID_SELF, MmuUpdate, MmuUpdateType, UVMF_ALL, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH};
-use oxen_abi::zerocopy::{FromZeros, IntoBytes};
 use oxen_hal::{FlushScope, Machine};
 use oxen_mm::MmError;
 use oxen_types::{DomId, Gva, Maddr};
 
 /// Requests done before the guest may take interrupts.
 const BUDGET: u32 = 512;
-/// Requests that are read and carried out together.
-const CHUNK: usize = 16;
+/// Requests carried out under one taking of the lock.
+const CHUNK: u32 = 64;
 /// Bit of the count that says: this call carries on, and `*done` counts what was done before.
 pub(super) const CONTINUED: u32 = 1 << 31;
+
+/// Why a request is refused.
+enum Refusal {
+    /// The request itself.
+    Call(Errno),
+    /// The entry or its table; it is said in the log.
+    Entry(MmError),
+}
 
 impl<M: Machine> Ctx<'_, M> {
     /// `(requests, count, done, foreign)`.
@@ -27,8 +35,7 @@ impl<M: Machine> Ctx<'_, M> {
         let count = low32(args[1]);
         let foreign = low32(args[3]);
         if count == 1 && foreign == u32::from(DOMID_SELF) {
-            let request: MmuUpdate = self.read(list)?;
-            let (_, result) = self.mmu_updates(self.domain, self.domain.id, &[request]);
+            let (_, result) = self.mmu_updates(self.domain, self.domain.id, list, 0..1);
             if args[2] != 0 {
                 self.write(Gva(args[2]), &u32::from(result.is_ok()))?;
             }
@@ -49,15 +56,8 @@ impl<M: Machine> Ctx<'_, M> {
                 answer = Err(Errno::ERESTART);
                 break;
             }
-            let wanted = (count - done).min(BUDGET - done).min(CHUNK as u32);
-            let (some, result) = match self.read_requests(list, done, wanted as usize) {
-                Ok(requests) => self.mmu_updates(&owner, foreign, requests.get(..wanted as usize).unwrap_or(&requests)),
-                // One of them cannot be read: those before it are to be done.
-                Err(_) => match self.read_element(list, done.into()) {
-                    Ok(request) => self.mmu_updates(&owner, foreign, &[request]),
-                    Err(error) => (0, Err(error)),
-                },
-            };
+            let end = count.min(BUDGET).min(done + CHUNK);
+            let (some, result) = self.mmu_updates(&owner, foreign, list, done..end);
             done += some;
             if let Err(error) = result {
                 answer = Err(error);
@@ -74,42 +74,37 @@ impl<M: Machine> Ctx<'_, M> {
         answer
     }
 
-    /// Reads `wanted` requests, at most [`CHUNK`], from the `first` on.
-    fn read_requests(&self, list: Gva, first: u32, wanted: usize) -> Result<[MmuUpdate; CHUNK], Errno> {
-        let bytes = u64::from(first) * size_of::<MmuUpdate>() as u64;
-        let from = list.checked_add(bytes).ok_or(Errno::EFAULT)?;
-        let mut requests = [MmuUpdate::new_zeroed(); CHUNK];
-        let place = requests.as_mut_bytes().get_mut(..wanted * size_of::<MmuUpdate>()).ok_or(Errno::EINVAL)?;
-        self.machine().copy_from_guest(place, from).map_err(|_| Errno::EFAULT)?;
-        Ok(requests)
-    }
-
-    /// Carries out requests up to the first that is refused; gives how many were done.
+    /// Carries out some of the requests of a list, up to the first that is refused; gives how many were done.
     #[inline(always)]
-    fn mmu_updates(&self, owner: &Arc<Domain>, foreign: DomId, requests: &[MmuUpdate]) -> (u32, Result<(), Errno>) {
+    fn mmu_updates(&self, owner: &Arc<Domain>, foreign: DomId, list: Gva, which: Range<u32>) -> (u32, Result<(), Errno>) {
         let mut done = 0;
         let result = self.hv.with_tables(owner, foreign, |mm, ctx| {
             // Looked at under the lock: the tables of a dying domain are being taken apart.
             if owner.id != self.domain.id && owner.is_dying() {
-                return Err(Some(MmError::Dying(owner.id)));
+                return Err(Refusal::Entry(MmError::Dying(owner.id)));
             }
-            for request in requests {
+            for index in which {
+                let request: MmuUpdate = self.read_element(list, index.into()).map_err(Refusal::Call)?;
                 // Entries are 8 bytes: what an address has below that is the command.
                 let kind = MmuUpdateType(low32(request.ptr & 7));
                 let at = Maddr(request.ptr & !7);
                 let preserve = kind == MmuUpdateType::PT_UPDATE_PRESERVE_AD;
                 match kind {
                     MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_PRESERVE_AD | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => {
-                        mm.update_entry(ctx, at.mfn(), at.page_offset() / 8, request.val, preserve)?;
+                        mm.update_entry(ctx, at.mfn(), at.page_offset() / 8, request.val, preserve).map_err(Refusal::Entry)?;
                     }
-                    MmuUpdateType::MACHPHYS_UPDATE => mm.set_machphys(at.mfn(), foreign, request.val)?,
-                    _ => return Err(None),
+                    MmuUpdateType::MACHPHYS_UPDATE => mm.set_machphys(at.mfn(), foreign, request.val).map_err(Refusal::Entry)?,
+                    _ => return Err(Refusal::Call(Errno::ENOSYS)),
                 }
                 done += 1;
             }
             Ok(())
         });
-        (done, result.map_err(|error| error.map_or(Errno::ENOSYS, |error| self.refuse("mmu_update", error))))
+        let result = result.map_err(|refusal| match refusal {
+            Refusal::Call(error) => error,
+            Refusal::Entry(error) => self.refuse("mmu_update", error),
+        });
+        (done, result)
     }
 
     /// The domain whose tables change and the one whose frames the entries may name, from the fourth argument.
