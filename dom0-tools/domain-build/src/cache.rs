@@ -15,7 +15,7 @@ pub const DEFAULT_DIR: &str = "/var/cache/oxen/kernels";
 /// Entries kept; the least recently used ones go.
 const MAX_ENTRIES: usize = 3;
 /// There must be room for so many times an entry before it is made.
-const ROOM_FACTOR: u64 = 4;
+const ROOM_FACTOR: u64 = 2;
 /// What an entry starts with, before the length of the kernel.
 const MAGIC: &[u8; 8] = b"oxenelf1";
 const HEADER_LEN: usize = 16;
