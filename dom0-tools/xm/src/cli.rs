@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::exit::{EXIT_CODES, Failure};
+use crate::guest::GuestCommand;
 use crate::model::Domain;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
@@ -33,7 +34,13 @@ pub enum Command {
     List {
         /// Names or ids; all domains when none is given.
         domains: Vec<String>,
+        /// Everything that xend knows about them, as JSON.
+        #[arg(short, long)]
+        long: bool,
     },
+    /// Commands on guests.
+    #[command(flatten)]
+    Guest(GuestCommand),
     /// List vCPUs: where they are, their state, processor time and where they may run.
     VcpuList {
         /// Names or ids; all domains when none is given.

@@ -1,6 +1,7 @@
 //! Failures and their exit codes.
 
 use oxen_xenctl::Error;
+use oxen_xend_api::Code;
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -14,7 +15,11 @@ Exit codes:
   3  not under the hypervisor, or the kernel offers no /dev/xen/privcmd
   4  not permitted: not root, or not in the control domain
   5  no such domain
-  6  the hypervisor speaks another version of the control interface";
+  6  the hypervisor speaks another version of the control interface
+  7  xend does not run
+  8  a configuration file is wrong
+  9  the guest is busy, in the wrong state, or does not react
+  10 a name, UUID, disk or other resource is in use, or memory does not suffice";
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -27,13 +32,24 @@ pub enum Failure {
     NoSuchCommand(String),
     /// Standard output cannot be written.
     Output(io::Error),
+    /// The command line is wrong in a way that only the command knows.
+    Usage(String),
+    /// What is wrong with a configuration file, line by line.
+    Config(Vec<String>),
+    /// The daemon does not answer or refuses.
+    Daemon(oxen_xend_api::Failure),
+    /// Something else.
+    Other(String),
 }
 
 impl Failure {
     /// The number of the exit code; see [`EXIT_CODES`].
     pub fn code(&self) -> u8 {
         match self {
-            Self::NoSuchCommand(_) => 2,
+            Self::NoSuchCommand(_) | Self::Usage(_) => 2,
+            Self::Config(_) => 8,
+            Self::Daemon(failure) => daemon_code(failure),
+            Self::Other(_) => 1,
             Self::Call(Error::NotUnderXen | Error::NoPrivcmd) => 3,
             Self::Call(Error::NotRoot { .. } | Error::NotControlDomain { .. }) => 4,
             Self::Call(Error::NoSuchDomain { .. }) | Self::NoSuchDomain(_) => 5,
@@ -45,6 +61,25 @@ impl Failure {
     /// The exit code.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
+    }
+}
+
+/// The exit code for what the daemon says.
+fn daemon_code(failure: &oxen_xend_api::Failure) -> u8 {
+    match failure.refusal().map(|error| error.code) {
+        None if matches!(failure, oxen_xend_api::Failure::NotRunning { .. }) => 7,
+        Some(Code::BadRequest) => 2,
+        Some(Code::NoSuchDomain) => 5,
+        Some(Code::BadConfig) => 8,
+        Some(Code::Busy | Code::WrongState | Code::GuestRefuses | Code::Timeout) => 9,
+        Some(Code::NameInUse | Code::UuidInUse | Code::DiskInUse | Code::NotEnoughMemory) => 10,
+        _ => 1,
+    }
+}
+
+impl From<oxen_xend_api::Failure> for Failure {
+    fn from(failure: oxen_xend_api::Failure) -> Self {
+        Self::Daemon(failure)
     }
 }
 
@@ -67,6 +102,9 @@ impl fmt::Display for Failure {
                 "there is no command {name}; `xm help` shows those that exist"
             ),
             Self::Output(error) => write!(f, "cannot write the output: {error}"),
+            Self::Usage(problem) | Self::Other(problem) => f.write_str(problem),
+            Self::Config(problems) => f.write_str(&problems.join("\n    ")),
+            Self::Daemon(failure) => failure.fmt(f),
         }
     }
 }

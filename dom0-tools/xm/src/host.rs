@@ -5,7 +5,9 @@ use oxen_abi::Errno;
 use oxen_abi::domctl::SchedulerId;
 use oxen_abi::sysctl::XEN_INVALID_CORE_ID;
 use oxen_xenctl::{CpuMap, Error, Result, Xen};
+use oxen_xenstore::{Nodes, Store};
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The hypervisor's page size on x86, in which it counts memory.
 const PAGE_SIZE: u64 = 4096;
@@ -48,9 +50,11 @@ impl Host {
     /// All domains.
     pub fn domains(&self) -> Result<Vec<Domain>> {
         let infos = self.xen.domains()?;
+        // Without guests nobody needs xenstore, which may not even run.
+        let store = if infos.len() > 1 { Store::open().ok() } else { None };
         Ok(infos
             .iter()
-            .map(|info| Domain::new(info, domain_name(info.domain), PAGE_SIZE))
+            .map(|info| Domain::new(info, domain_name(store.as_ref(), info.domain), PAGE_SIZE))
             .collect())
     }
 
@@ -126,17 +130,24 @@ impl Host {
     }
 }
 
-/// How long `domains` have been running. Only domain 0's start is known to its own kernel.
+/// How long `domains` have been running. Domain 0's start is known to its own kernel, the others' to xenstore.
 pub fn uptimes(domains: Vec<Domain>) -> Vec<Uptime> {
-    let own = fs::read_to_string("/proc/uptime")
-        .ok()
-        .and_then(|text| parse_uptime(&text));
+    let own = fs::read_to_string("/proc/uptime").ok().and_then(|text| parse_uptime(&text));
+    let store = if domains.iter().any(|domain| domain.id != 0) { Store::open().ok() } else { None };
     let uptime = |domain: Domain| Uptime {
-        uptime_s: own.filter(|_| domain.id == 0),
+        uptime_s: if domain.id == 0 { own } else { store.as_ref().and_then(|store| running_since(store, domain.id)) },
         name: domain.name,
         id: domain.id,
     };
     domains.into_iter().map(uptime).collect()
+}
+
+/// Seconds since the start of a guest.
+fn running_since(store: &Store, domid: u16) -> Option<u64> {
+    let vm = store.try_read(&format!("/local/domain/{domid}/vm")).ok()??;
+    let start: f64 = store.try_read(&format!("{vm}/start_time")).ok()??.parse().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(now.as_secs().saturating_sub(start as u64))
 }
 
 /// The whole seconds in the first word of `/proc/uptime`.
@@ -144,9 +155,12 @@ fn parse_uptime(text: &str) -> Option<u64> {
     text.split(['.', ' ']).next()?.parse().ok()
 }
 
-/// A domain's name. Only domain 0's is fixed; the others' belong to the daemon that created them.
-fn domain_name(domid: u16) -> Option<String> {
-    (domid == 0).then(|| "Domain-0".to_owned())
+/// A domain's name. Only domain 0's is fixed; the others' are in xenstore.
+fn domain_name(store: Option<&Store>, domid: u16) -> Option<String> {
+    if domid == 0 {
+        return Some("Domain-0".to_owned());
+    }
+    store?.try_read(&format!("/local/domain/{domid}/name")).ok()?
 }
 
 /// A part of the answer that a hypervisor need not offer.

@@ -1,10 +1,12 @@
 //! The `xm` command: looks at and controls the hypervisor and its domains from domain 0.
 //!
-//! `cli` is the command line, `host` asks the hypervisor and the kernel, `model` holds what they said, `text` lays it out.
+//! `cli` is the command line, `host` asks the hypervisor and the kernel, `model` holds what they said, `text` lays it out. What looks only works without
+//! any daemon; `guest` has the commands that go through xend.
 #![forbid(unsafe_code)]
 
 mod cli;
 mod exit;
+mod guest;
 mod host;
 mod manuals;
 mod model;
@@ -37,7 +39,9 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
             let info = Host::open()?.info(*numa)?;
             Ok(render(cli.json, &info, text::info))
         }
-        Command::List { domains } => {
+        Command::List { domains, long: true } => long_list(domains),
+        Command::Guest(command) => guest::run(command, cli.json),
+        Command::List { domains, long: false } => {
             let list = cli::select(Host::open()?.domains()?, domains)?;
             Ok(render(cli.json, &list, |list| text::list(list)))
         }
@@ -87,6 +91,16 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
         }
         Command::Help { command } => help(cli.json, command.as_deref()),
     }
+}
+
+/// What xend knows about domains.
+fn long_list(domains: &[String]) -> Result<Vec<u8>, Failure> {
+    let client = oxen_xend_api::Client::default();
+    if domains.is_empty() {
+        return Ok(json(&client.domains()?));
+    }
+    let all: Result<Vec<_>, _> = domains.iter().map(|domain| client.domain(domain)).collect();
+    Ok(json(&all?))
 }
 
 /// The help of one command, or of all.

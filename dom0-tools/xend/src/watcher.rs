@@ -1,0 +1,28 @@
+//! Notices that guests end.
+
+use crate::daemon::Daemon;
+use oxen_xenstore::Store;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Guests are looked at this often even if nothing is heard: an operation on one may have been under way the last time.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Looks after guests for ever. `store` is a connection of its own.
+pub fn run(daemon: &Arc<Daemon>, store: &Store) {
+    if let Err(error) = store.watch("@releaseDomain", "ended") {
+        tracing::error!("cannot watch for the end of guests, they are looked at every {} s only: {error}", PERIOD.as_secs());
+    }
+    loop {
+        match store.next_event(Some(PERIOD)) {
+            // Several events in a row need one look.
+            Ok(Some(_)) => while matches!(store.next_event(Some(Duration::ZERO)), Ok(Some(_))) {},
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!("xenstore: {error}");
+                std::thread::sleep(PERIOD);
+            }
+        }
+        daemon.look_after_guests();
+    }
+}
