@@ -10,11 +10,16 @@ use oxen_xend_api::NetworkDevice;
 use oxen_xenstore::{Nodes, Store};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// The bridge that Xen's tools expect.
 const USUAL_BRIDGE: &str = "xenbr0";
 /// What a guest takes the longest packet to be unless told, in bytes: Ethernet's.
 const USUAL_MTU: u32 = 1500;
+
+/// How often an interface that is to come is looked for.
+const POLL: Duration = Duration::from_millis(5);
 
 /// What is done with a card's interface in domain 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,13 +247,7 @@ impl Devices {
     ) -> Result<()> {
         self.wait_for_backend(store, at, device, self.settings.vif_timeout)?;
         let interface = interface(at);
-        let Some(link) = self.link(device, &interface)? else {
-            return Err(about(
-                Code::System,
-                device,
-                format_args!("its driver in domain 0 made no network interface {interface}"),
-            ));
-        };
+        let link = self.wait_for_link(device, &interface)?;
         let name = vif.vifname.as_deref().unwrap_or(&interface);
         let change = LinkChange {
             name: vif.vifname.clone(),
@@ -292,6 +291,24 @@ impl Devices {
                 .map_err(in_store(device))?;
         }
         Ok(())
+    }
+
+    /// Waits for a card's interface: Linux' back end makes it just after it has said that it is ready.
+    fn wait_for_link(&self, device: &str, interface: &str) -> Result<Link> {
+        let deadline = Instant::now() + self.settings.vif_timeout;
+        loop {
+            if let Some(link) = self.link(device, interface)? {
+                return Ok(link);
+            }
+            if Instant::now() > deadline {
+                return Err(about(
+                    Code::System,
+                    device,
+                    format_args!("its driver in domain 0 made no network interface {interface}"),
+                ));
+            }
+            sleep(POLL);
+        }
     }
 
     /// Routes the guest's addresses to its interface.
