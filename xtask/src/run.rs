@@ -86,12 +86,12 @@ pub fn run(ws: &Workspace, options: &Options, machine: &MachineOptions) -> Resul
     let scratch = tempfile::tempdir()?;
     let mut args = machine_spec.arguments(scratch.path())?;
     args.extend(machine_spec.boot_iso(&iso));
-    // Ctrl-a belongs to the hypervisor's console (three times switches the input), so QEMU listens to Ctrl-].
-    args.extend(["-serial", "mon:stdio", "-echr", "29"].map(str::to_owned));
+    // Ctrl-a belongs to the hypervisor's console (three times switches the input) and Ctrl-] to `xm console`, so QEMU listens to Ctrl-^.
+    args.extend(["-serial", "mon:stdio", "-echr", "30"].map(str::to_owned));
     if !machine.screen {
         args.extend(["-display", "none"].map(str::to_owned));
     }
-    ui::note(&format!("{} on {} processors, {}; Ctrl-] x ends the emulator, Ctrl-a three times switches the console", options.hypervisor, machine.cpus, acceleration()));
+    ui::note(&format!("{} on {} processors, {}; Ctrl-^ x ends the emulator, Ctrl-a three times switches the console", options.hypervisor, machine.cpus, acceleration()));
     if !std::io::stdin().is_terminal() {
         ui::note("standard input is no terminal: dom0's console will read end of file");
     }
