@@ -36,7 +36,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("log")).unwrap();
-        let options = StoreOptions { rundir: dir.path().to_owned(), limits: Limits::default(), journal: false };
+        let options = StoreOptions { rundir: dir.path().to_owned(), limits: Limits::default(), journal: false, trace: false };
         std::thread::spawn(move || Server::new(&options, NoRings).unwrap().run());
         let world = Self { host: FakeHost::new(1000).unwrap(), dir };
         let start = Instant::now();
