@@ -96,7 +96,7 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "pc-nomsi-2cpu", tests: DEVICES, board: Pc, cpus: 2, cmdline: "pci=nomsi oxen.irq=line", seconds: 500, ..DOM0 },
         Dom0Case { name: "kernel-6.12", boots: Boots::Distributed(Flavour::Newer), tests: &["boot", "time", "process", "net"], cpus: 2, seconds: 600, ..DOM0 },
         Dom0Case { name: "kernel-elf", boots: Boots::Elf, tests: &["boot"], ..DOM0 },
-        Dom0Case { name: "small-memory", options: "dom0_mem=192M", tests: &["boot", "process"], ..DOM0 },
+        Dom0Case { name: "small-memory", options: "dom0_mem=256M", tests: &["boot", "process"], ..DOM0 },
         Dom0Case { name: "memory-range", options: "dom0_mem=256M,max:512M", tests: &["boot"], ..DOM0 },
         Dom0Case { name: "one-of-two-cpus", options: "dom0_max_vcpus=1 dom0_vcpus_pin", cpus: 2, dom0_cpus: Some(1), tests: &["boot", "time"], ..DOM0 },
         Dom0Case { name: "xl", boots: Boots::DebianTools, tests: &["boot", "xl"], cpus: 2, seconds: 500, ..DOM0 },
