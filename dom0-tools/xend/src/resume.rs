@@ -38,12 +38,13 @@ impl Daemon {
             }
             (Stage::Creating, _) => {
                 tracing::warn!("the creation of {name} broke off; it is undone");
-                self.clean_up(record)?;
+                if let Some(domid) = record.domid {
+                    self.remove_domain(domid, record.uuid)?;
+                }
                 self.undo(record, true)
             }
             (Stage::Destroying, _) | (_, None) => {
                 tracing::warn!("{name} is gone; removing what is left of it");
-                self.clean_up(record)?;
                 match domid.or(record.domid) {
                     Some(domid) => self.end(domid, record.uuid, Some(record)),
                     None => self.undo(record, true),
@@ -57,16 +58,6 @@ impl Daemon {
                 };
                 self.records.update(record.uuid, running).or_api("remembering the guest").map(drop)
             }
-        }
-    }
-
-    /// Removes devices and nodes of a guest whose domain may be gone while they are still there.
-    fn clean_up(&self, record: &Record) -> Result<(), Error> {
-        match record.domid {
-            // Another domain may have the number by now.
-            Some(domid) if self.xen.domain(domid).is_ok_and(|info| info.handle != *record.uuid.as_bytes()) => Ok(()),
-            Some(domid) => self.remove_domain(domid, record.uuid),
-            None => Ok(()),
         }
     }
 

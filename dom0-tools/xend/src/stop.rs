@@ -56,8 +56,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// Removes a domain: the hypervisor's part, devices, xenstore. Everything may be gone already.
+    /// Removes a domain: the hypervisor's part, devices, xenstore. Everything may be gone already, and the number may be another
+    /// domain's by now, which is left alone.
     pub(crate) fn remove_domain(&self, domid: u16, uuid: Uuid) -> Result<(), Error> {
+        if self.xen.domain(domid).is_ok_and(|info| info.handle != *uuid.as_bytes()) {
+            tracing::warn!("domain {domid} is not {uuid} any more and is left alone");
+            return self.store.rm_if_exists(&format!("/vm/{uuid}")).or_api("removing the guest's xenstore nodes");
+        }
         match self.xen.pause_domain(domid) {
             Ok(()) | Err(oxen_xenctl::Error::NoSuchDomain { .. }) => {}
             Err(error) => tracing::warn!("domain {domid} cannot be paused: {error}"),
@@ -184,7 +189,6 @@ impl Daemon {
         what: &str,
         work: impl FnOnce(&Self, &Record, u16, &Job) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
-        // A guest that is to stay is left alone once that has been said.
         let target = Target { name: record.config.name.clone(), uuid: record.uuid, domid: Some(domid), record: Some(record.clone()) };
         let known = record.clone();
         self.start(what, &target, move |daemon, job| {
@@ -212,7 +216,7 @@ impl Daemon {
         match action {
             Action::Destroy => self.end(domid, record.uuid, Some(record)),
             Action::Restart => self.restart(record, domid, job),
-            Action::Preserve => self.preserve(record, domid),
+            Action::Preserve => self.preserve(record),
             Action::RenameRestart => {
                 let fresh = self.preserve_renamed(record, domid)?;
                 self.bring_up(fresh, false, job)
@@ -226,13 +230,13 @@ impl Daemon {
             }
             Action::SoftReset => {
                 tracing::error!("{}: {action} is not supported; the guest is kept for examination", config.name);
-                self.preserve(record, domid)
+                self.preserve(record)
             }
         }
     }
 
     /// Leaves a guest that has ended as it is. It is no longer looked after.
-    fn preserve(&self, record: &Record, _domid: u16) -> Result<(), Error> {
+    fn preserve(&self, record: &Record) -> Result<(), Error> {
         self.records.update(record.uuid, |record| record.stage = Stage::Preserved).or_api("remembering the guest")?;
         Ok(())
     }
