@@ -215,6 +215,25 @@ fn ends(remote: Remote, window: Page, table: Page) {
     let own = own_table();
     value!("end.child_s_mapping", own.read(TO_CHILD as usize) & 0xffff);
     value!("end.pause", domctl_plain(DomctlCmd::PAUSEDOMAIN, child.id));
+    // What is left of it can still be mapped, but not copied.
+    let (spare, copied) = (alloc_page(), alloc_page());
+    let again = map(child.id, RW_REF, spare.va(), GNTMAP_HOST_MAP);
+    expect!("end.map_again", again.status.raw(), 0);
+    expect!("end.unmap_again", unmap(&again, spare.va(), 0), 0);
+    value!("end.map_gone", map(child.id, COPY_REF, spare.va(), GNTMAP_HOST_MAP).status.raw());
+    let mut copy = GrantCopy {
+        source: CopyPtr { u: RW_REF.into(), domid: child.id, ..CopyPtr::default() },
+        dest: CopyPtr { u: copied.mfn(), domid: DOMID_SELF, ..CopyPtr::default() },
+        len: 8,
+        flags: GNTCOPY_SOURCE_GREF,
+        ..GrantCopy::default()
+    };
+    check!("end.copy_call", op(GrantTableOp::COPY, &mut copy).is_ok());
+    value!("end.copy", copy.status.raw());
+    let mut query = QuerySize { dom: child.id, ..QuerySize::default() };
+    check!("end.query", op(GrantTableOp::QUERY_SIZE, &mut query).is_ok());
+    value!("end.table", format_args!("{} {}", query.status.raw(), query.nr_frames));
+    check!("end.restore", spare.make_writable().is_ok());
     expect!("end.unmap", unmap(&mapped, window.va(), 0), 0);
     check!("end.gone", wait_until(20, || !exists(child.id)));
     check!("end.entry", mem::entry(window.va(), 1) & 1 == 0);

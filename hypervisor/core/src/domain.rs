@@ -43,6 +43,8 @@ pub struct DomainSpec {
     pub max_port: u32,
     /// Most frames of its grant table; 0 for none.
     pub max_grant_frames: u32,
+    /// Newest version of its format that the domain may choose.
+    pub max_grant_version: u32,
     /// Most frames' worth of handles for grants that it maps.
     pub max_maptrack_frames: u32,
     /// Times that its controller has it paused from the start.
@@ -60,6 +62,7 @@ impl DomainSpec {
             handle: [0; 16],
             max_port: u32::MAX,
             max_grant_frames: crate::grant::MAX_FRAMES,
+            max_grant_version: crate::grant::MAX_VERSION,
             max_maptrack_frames: crate::grant::MAX_MAPTRACK_FRAMES,
             pauses: 0,
         }
@@ -157,7 +160,7 @@ impl Domain {
             vcpus: (0..spec.max_vcpus).map(|_| OnceCell::new()).collect(),
             shared_info,
             events: SpinLock::new(EventTable::new(shared_mfn, spec.max_vcpus, spec.max_port)),
-            grants: SpinLock::new(GrantTable::new(spec.max_grant_frames)),
+            grants: SpinLock::new(GrantTable::new(spec.max_grant_frames, spec.max_grant_version)),
             maptrack: SpinLock::new(MapTrack::new(spec.max_maptrack_frames)),
             page_tables: SpinLock::new(PageTables::new()),
             event_frames: SpinLock::new(Vec::new()),

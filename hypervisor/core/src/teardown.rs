@@ -1,23 +1,23 @@
 //! The end of a domain: taking away what it has, in steps, at whatever stage of its life it is.
 //!
 //! First its vCPUs stop for ever. Then, in this order: timers and event channels; what the vCPUs hold; memory, whose page tables go with it; interrupts and the
-//! grants that it had mapped, which no entry refers to any more; its own grant table. After that the domain is dead. It stays in the list for as long as others
-//! have its frames mapped; the records that other processors may still be writing to (`shared_info`, registered `vcpu_info`s) go with the last reference
-//! to the domain.
+//! grants that it had mapped, which no entry refers to any more. After that the domain is dead. It stays in the list for as long as others
+//! have its frames mapped, whose grants they may map once more; its grant table and the records that other processors may still be writing to
+//! (`shared_info`, registered `vcpu_info`s) go with the last reference to the domain.
 
 use crate::Hypervisor;
 use crate::domain::{Domain, Life};
 use crate::sched::work;
 use crate::timer::TimerKind;
 use crate::vcpu::{Placement, Vcpu, stop};
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use oxen_abi::Errno;
 use oxen_abi::xen::Virq;
 use oxen_hal::Machine;
-use oxen_mm::{MappingRef, MmError, SharedFrame};
+use oxen_mm::{MappingRef, MmError};
 use oxen_types::{CpuId, Mfn};
 
 /// Grants unmapped in one step.
@@ -176,8 +176,7 @@ impl<M: Machine> Hypervisor<M> {
         let mut handle = domain.teardown.lock().handle;
         for _ in 0..BUDGET {
             let Some(mut mapping) = domain.maptrack.lock().take_next(&mut handle) else {
-                let frames = domain.grants.lock().take_frames();
-                frames.into_iter().for_each(|frame: SharedFrame| self.memory.unshare(frame));
+                domain.grants.lock().seal();
                 return Ok(());
             };
             let device: Option<MappingRef> = mapping.device.take();
@@ -211,19 +210,25 @@ impl<M: Machine> Hypervisor<M> {
         }
     }
 
-    /// True where nobody has any frame of a dead domain but the domain itself: `shared_info`, and the frames in which vCPUs have their records. Those
-    /// may be any frames that the guest could write to, so also frames that are shared with it.
+    /// True where nobody has any frame of a dead domain but the domain itself: its grant table, `shared_info`, and the frames in which vCPUs have their
+    /// records. Those may be any frames that the guest could write to, so also frames that are shared with it.
     fn is_unused(&self, domain: &Domain) -> bool {
         let Some(account) = self.memory.account(domain.id) else { return true };
-        let records: Vec<Mfn> = domain.vcpus().filter_map(|vcpu| Some(vcpu.info_frame.lock().as_ref()?.mfn())).collect();
-        let shared_info = domain.shared_info.mfn();
-        let uses = 1 + records.iter().filter(|&&mfn| mfn == shared_info).count() as u64;
-        let others: BTreeSet<u64> = records.iter().filter(|&&mfn| mfn != shared_info).map(|mfn| mfn.0).collect();
-        let is_shared = |mfn: &&u64| self.memory.inspect(Mfn(**mfn)).is_some_and(|frame| frame.shared);
-        let shared = others.iter().filter(is_shared).count();
-        account.pages() == (others.len() - shared) as u64
-            && account.shared() == 1 + shared as u64
-            && self.memory.inspect(shared_info).is_some_and(|frame| frame.references == 1 && frame.uses == uses)
+        let mut uses: BTreeMap<Mfn, u64> = BTreeMap::from([(domain.shared_info.mfn(), 1)]);
+        {
+            let grants = domain.grants.lock();
+            grants.frames().chain(grants.status_frames()).for_each(|mfn| *uses.entry(mfn).or_default() += 1);
+        }
+        for vcpu in domain.vcpus() {
+            if let Some(frame) = vcpu.info_frame.lock().as_ref() {
+                *uses.entry(frame.mfn()).or_default() += 1;
+            }
+        }
+        let is_shared = |mfn: Mfn| self.memory.inspect(mfn).is_some_and(|frame| frame.shared);
+        let pages = uses.keys().filter(|&&mfn| !is_shared(mfn)).count() as u64;
+        // One count of the frame stands for all uses of its type; a reader would be a second.
+        let alone = |(&mfn, &uses): (&Mfn, &u64)| self.memory.inspect(mfn).is_some_and(|frame| (frame.references, frame.uses) == (1, uses));
+        account.pages() == pages && account.shared() == uses.len() as u64 - pages && uses.iter().all(alone)
     }
 
     /// Gives back what belongs to the structure of a domain that nobody else refers to.

@@ -106,6 +106,9 @@ pub trait Frames {
     /// Fills a frame with zero.
     fn zero_frame(&self, mfn: Mfn);
 
+    /// Writes part of a frame back from all processors' caches and drops it there; `offset + len` is at most 4096.
+    fn flush_lines(&self, mfn: Mfn, offset: usize, len: usize);
+
     /// Copies one whole frame to another.
     fn copy_frame(&self, to: Mfn, from: Mfn);
 

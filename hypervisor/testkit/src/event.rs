@@ -14,6 +14,8 @@ pub enum Event {
     Wait(CpuId),
     /// Caches were written back.
     WriteBack(CpuId),
+    /// Part of a frame was written back from caches: frame, offset, bytes.
+    FlushLines(Mfn, usize, usize),
     /// A port was written: port, bytes, value.
     PortOut(u16, u8, u32),
     /// A device register was written.

@@ -1,6 +1,6 @@
 //! Frames, their records, and the machine-to-phys table.
 
-use crate::{EntryWrite, FakeMachine, lock};
+use crate::{EntryWrite, Event, FakeMachine, lock};
 use oxen_hal::{FrameMeta, Frames, MemoryRange};
 use oxen_types::{Mfn, PT_ENTRIES};
 use std::cell::UnsafeCell;
@@ -164,6 +164,11 @@ impl Frames for FakeMachine {
         for offset in (0..4096).step_by(8) {
             page.word(offset).store(0, Ordering::Relaxed);
         }
+    }
+
+    fn flush_lines(&self, mfn: Mfn, offset: usize, len: usize) {
+        assert!(offset + len <= 4096);
+        self.event(Event::FlushLines(mfn, offset, len));
     }
 
     fn copy_frame(&self, to: Mfn, from: Mfn) {

@@ -54,7 +54,8 @@ impl Recount {
 
     fn add_domain(&mut self, domain: &Domain) -> Result<()> {
         self.add_use(domain.shared_info.mfn(), FrameType::Writable)?;
-        for mfn in domain.grants.lock().frames() {
+        let grants = domain.grants.lock();
+        for mfn in grants.frames().chain(grants.status_frames()) {
             self.add_use(mfn, FrameType::Writable)?;
         }
         for frame in domain.event_frames.lock().iter().chain(&domain.pirqs.lock().eoi_page) {

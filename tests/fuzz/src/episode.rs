@@ -178,14 +178,31 @@ fn step(world: &World, cpu: u32, mut rng: Rng, show: Option<u64>) -> bool {
 /// A domain writes an entry of its grant table, which it may map.
 fn grant_something(world: &World, id: DomId, rng: &mut Rng) {
     let Some(domain) = world.hv.domains.get(id) else { return };
-    let Some(mfn) = domain.grants.lock().frames().next() else { return };
+    let (mfn, version) = {
+        let grants = domain.grants.lock();
+        let Some(mfn) = grants.frames().next() else { return };
+        (mfn, grants.version())
+    };
     let reference = rng.below(16) as usize;
     let flags = *rng.pick(&[0_u64, 1, 1, 1, 5, 2, 3, 7]);
     let page = BASE + rng.below(30) * 4096;
     let root = (0..CPUS).find(|&cpu| world.running(cpu).is_some_and(|(d, _)| d.id == id)).and_then(|cpu| world.machine.loaded_root(cpu));
     let frame = root.and_then(|root| world.hv.memory.walk(root, oxen_types::Gva(page))).map_or(rng.below(600), |found| oxen_mm::entry::frame(found.entry).0);
     let grantee = rng.below(3);
-    world.machine.shared_u64(mfn, reference * 8).store(flags | grantee << 16 | frame << 32, Ordering::SeqCst);
+    let word = |index: usize| world.machine.shared_u64(mfn, index * 8);
+    let head = flags | grantee << 16;
+    if version == 1 {
+        word(reference).store(head | frame << 32, Ordering::SeqCst);
+        return;
+    }
+    // Of version 2: a page, part of a page, or another domain's grant.
+    let (middle, second) = match flags & 3 {
+        3 => (rng.below(4), rng.below(16)),
+        _ => (rng.below(5000) | rng.below(5000) << 16, frame),
+    };
+    let part = if rng.one_in(3) { u64::from(oxen_abi::grant_table::GTF_SUB_PAGE) } else { 0 };
+    word(2 * reference + 1).store(second, Ordering::SeqCst);
+    word(2 * reference).store(head | part | middle << 32, Ordering::SeqCst);
 }
 
 /// Leaves out as many calls as it can while the same thing is found.

@@ -3,6 +3,7 @@
 use super::{Answer, Args};
 use crate::ctx::Ctx;
 use crate::domain::Domain;
+use crate::grant::{status_frames_for, table_frames_for};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use oxen_abi::Errno;
@@ -26,8 +27,9 @@ const MAX_ORDER_HARDWARE: u32 = 12;
 const MAX_ORDER_CONTROL: u32 = 18;
 /// Most entries of a memory map that a domain is given.
 const MAX_MAP_ENTRIES: u32 = 1024;
-/// `XENMEM_resource_grant_table_id_shared` of the public header `memory.h`.
+/// `XENMEM_resource_grant_table_id_shared` and `_status` of the public header `memory.h`.
 const GRANT_TABLE_SHARED: u32 = 0;
+const GRANT_TABLE_STATUS: u32 = 1;
 /// Bytes of the machine-to-phys table per extent of `XENMEM_machphys_mfn_list`: 2 MiB.
 const M2P_FRAMES_PER_EXTENT: u64 = (2 << 20) / 8;
 
@@ -197,21 +199,32 @@ impl<M: Machine> Ctx<'_, M> {
         }
         let target = self.target_domain(request.domid)?;
         match request.kind {
-            ResourceType::GRANT_TABLE if request.id == GRANT_TABLE_SHARED => {}
-            // No domain has a trace buffer, and there is no status frame in tables of version 1.
+            ResourceType::GRANT_TABLE if matches!(request.id, GRANT_TABLE_SHARED | GRANT_TABLE_STATUS) => {}
+            // No domain has a trace buffer.
             ResourceType::GRANT_TABLE | ResourceType::VMTRACE_BUF => return Err(Errno::EINVAL),
             _ => return Err(Errno::EOPNOTSUPP),
         }
+        let of_status = request.id == GRANT_TABLE_STATUS;
         if request.frame_list.is_null() {
-            request.nr_frames = target.grants.lock().max_frames;
+            let most = target.grants.lock().max_frames;
+            request.nr_frames = if of_status { status_frames_for(most) } else { most };
             self.write(argument, &request)?;
             return Ok(0);
         }
         let end = request.frame.checked_add(request.nr_frames.into()).and_then(|end| u32::try_from(end).ok()).ok_or(Errno::EINVAL)?;
+        let wanted = request.frame as usize..end as usize;
         let frames: Vec<Mfn> = {
             let mut grants = target.grants.lock();
-            grants.grow(&self.hv.memory, target.id, end)?;
-            grants.frames().take(end as usize).skip(request.frame as usize).collect()
+            if of_status {
+                if grants.version() != 2 {
+                    return Err(Errno::EINVAL);
+                }
+                grants.grow(&self.hv.memory, target.id, table_frames_for(end))?;
+                grants.status_frames().take(wanted.end).skip(wanted.start).collect()
+            } else {
+                grants.grow(&self.hv.memory, target.id, end)?;
+                grants.frames().take(wanted.end).skip(wanted.start).collect()
+            }
         };
         for (index, mfn) in frames.iter().enumerate() {
             self.write_element(Gva(request.frame_list.address()), index as u64, &mfn.0)?;

@@ -166,6 +166,9 @@ pub fn extend_heap(first: Mfn) -> Option<usize> {
     Some(PIECE_BYTES as usize)
 }
 
+/// Bytes of a cache line, on every processor with 64-bit mode.
+const LINE_BYTES: u64 = 64;
+
 /// Where the direct map shows a byte of a frame. A frame number that is too high is a hypervisor bug; one in a hole of the RAM hits an unmapped page of
 /// the direct map, which is a fatal report as well.
 #[inline]
@@ -280,6 +283,16 @@ impl Frames for X86 {
     }
 
     #[inline]
+    fn flush_lines(&self, mfn: Mfn, offset: usize, len: usize) {
+        let start = frame_address(mfn, offset, len);
+        for line in (start & !(LINE_BYTES - 1)..start + len as u64).step_by(LINE_BYTES as usize) {
+            // SAFETY: the line is in a frame of the direct map, whose contents the instruction does not change.
+            unsafe { core::arch::asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) };
+        }
+        // SAFETY: a fence has no requirements.
+        unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) };
+    }
+
     fn copy_frame(&self, to: Mfn, from: Mfn) {
         let bytes = PAGE_SIZE as usize;
         let (to, from) = (frame_address(to, 0, bytes), frame_address(from, 0, bytes));

@@ -2,7 +2,7 @@
 
 use crate::ctx::Ctx;
 use crate::domain::{Domain, DomainSpec, Privileges};
-use crate::grant::{MAX_FRAMES, MAX_MAPTRACK_FRAMES};
+use crate::grant::{MAX_FRAMES, MAX_MAPTRACK_FRAMES, MAX_VERSION};
 use alloc::sync::Arc;
 use oxen_abi::Errno;
 use oxen_abi::domctl::{
@@ -59,8 +59,8 @@ impl<M: Machine> Ctx<'_, M> {
             return refuse(format_args!("cpupool {}", request.cpupool_id), Errno::ESRCH);
         }
         let (version, other_bits) = (request.grant_opts & GRANT_VERSION_MASK, request.grant_opts & !GRANT_VERSION_MASK);
-        if version > 1 || other_bits != 0 {
-            return refuse(format_args!("grant options {:#x}: only version 1 is supported", request.grant_opts), Errno::EINVAL);
+        if version > MAX_VERSION || other_bits != 0 {
+            return refuse(format_args!("grant options {:#x}: versions up to {MAX_VERSION} are supported", request.grant_opts), Errno::EINVAL);
         }
         let bounded = |wanted: i32, max: u32| u32::try_from(wanted).map_or(Some(max), |n| (n <= max).then_some(n));
         let grant_frames = bounded(request.max_grant_frames, MAX_FRAMES);
@@ -69,13 +69,14 @@ impl<M: Machine> Ctx<'_, M> {
             let (grants, maptrack) = (request.max_grant_frames, request.max_maptrack_frames);
             return refuse(format_args!("{grants} grant frames, {maptrack} maptrack frames"), Errno::EINVAL);
         };
-        if version == 1 && grant_frames == 0 {
+        if version != 0 && grant_frames == 0 {
             return refuse(format_args!("a grant table without a frame"), Errno::EINVAL);
         }
         Ok(DomainSpec {
             handle: request.handle,
             max_port: request.max_evtchn_port,
             max_grant_frames: if version == 0 { 0 } else { grant_frames },
+            max_grant_version: version,
             max_maptrack_frames,
             pauses: 1,
             ..DomainSpec::new(id, Privileges::default(), request.max_vcpus)

@@ -1,8 +1,10 @@
 //! Copying from and to granted pages.
 
+use super::super::{Answer, Args};
 use super::map::page_status;
 use crate::ctx::Ctx;
 use crate::domain::Domain;
+use crate::grant::{Object, Purpose};
 use alloc::sync::Arc;
 use oxen_abi::grant_table::{CopyPtr, GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GrantCopy, GrantStatus};
 use oxen_abi::xen::DOMID_SELF;
@@ -19,6 +21,7 @@ struct Pin<'a, M: Machine> {
     granter: Arc<Domain>,
     reference: GrantRef,
     write: bool,
+    object: Object,
 }
 
 impl<M: Machine> Drop for Pin<'_, M> {
@@ -32,9 +35,13 @@ enum Held<'a, M: Machine> {
     Write(TypedRef<'a, M>),
 }
 
-/// One side's page. Fields are dropped in order: the reference goes before the granter is told.
+/// One side's page, and which bytes of it may be used. Fields are dropped in order: the reference goes before the granters are told.
 struct Side<'a, M: Machine> {
     held: Held<'a, M>,
+    start: usize,
+    end: usize,
+    /// A grant that the one below stands for.
+    _below: Option<Pin<'a, M>>,
     _pin: Option<Pin<'a, M>>,
 }
 
@@ -45,21 +52,41 @@ impl<M: Machine> Side<'_, M> {
             Held::Write(page) => page.mfn(),
         }
     }
+
+    const fn covers(&self, at: usize, len: usize) -> bool {
+        at >= self.start && at + len <= self.end
+    }
 }
 
 impl<M: Machine> Ctx<'_, M> {
+    pub(super) fn copy_grants(&self, args: &mut Args) -> Answer {
+        let mut of_dying = false;
+        let answer = self.grant_list(args, |ctx, request: &mut GrantCopy| {
+            request.status = ctx.copy_grant(request, &mut of_dying).err().unwrap_or(GrantStatus::OKAY);
+            Ok(())
+        });
+        if of_dying {
+            // The request may have been the last to refer to it.
+            self.hv.bury_dead();
+        }
+        answer
+    }
+
     /// Carries one copy out.
-    pub(super) fn copy_grant(&self, request: &GrantCopy) -> Result<(), GrantStatus> {
+    fn copy_grant(&self, request: &GrantCopy, of_dying: &mut bool) -> Result<(), GrantStatus> {
         let source_granted = request.flags & GNTCOPY_SOURCE_GREF != 0;
         let dest_granted = request.flags & GNTCOPY_DEST_GREF != 0;
-        let from = self.copy_domain(&request.source, source_granted)?;
-        let to = self.copy_domain(&request.dest, dest_granted)?;
+        let from = self.copy_domain(&request.source, source_granted, of_dying)?;
+        let to = self.copy_domain(&request.dest, dest_granted, of_dying)?;
         let source = self.copy_side(from, &request.source, source_granted, false)?;
         let dest = self.copy_side(to, &request.dest, dest_granted, true)?;
         let len = usize::from(request.len);
         let (source_at, dest_at) = (usize::from(request.source.offset), usize::from(request.dest.offset));
         if source_at.max(dest_at) + len > PAGE_SIZE as usize {
             return Err(GrantStatus::BAD_COPY_ARG);
+        }
+        if !source.covers(source_at, len) || !dest.covers(dest_at, len) {
+            return Err(GrantStatus::GENERAL_ERROR);
         }
         if len == PAGE_SIZE as usize {
             self.machine().copy_frame(dest.mfn(), source.mfn());
@@ -76,31 +103,64 @@ impl<M: Machine> Ctx<'_, M> {
         Ok(())
     }
 
-    /// The domain that a side means: any for grants, the caller alone for frames.
-    fn copy_domain(&self, side: &CopyPtr, granted: bool) -> Result<Arc<Domain>, GrantStatus> {
+    /// The domain that a side means: any living one for grants, the caller alone for frames.
+    fn copy_domain(&self, side: &CopyPtr, granted: bool, of_dying: &mut bool) -> Result<Arc<Domain>, GrantStatus> {
         if side.domid == DOMID_SELF || side.domid == self.domain.id.0 {
             return Ok(self.domain.clone());
         }
-        let other = self.hv.domains.get(DomId(side.domid)).filter(|domain| !domain.is_dying());
-        let other = other.ok_or(GrantStatus::BAD_DOMAIN)?;
+        let other = self.hv.domains.get(DomId(side.domid)).ok_or(GrantStatus::BAD_DOMAIN)?;
+        if other.is_dying() {
+            *of_dying = true;
+            return Err(GrantStatus::BAD_DOMAIN);
+        }
         if granted { Ok(other) } else { Err(GrantStatus::PERMISSION_DENIED) }
     }
 
     /// The page that a side means.
     fn copy_side(&self, domain: Arc<Domain>, side: &CopyPtr, granted: bool, write: bool) -> Result<Side<'_, M>, GrantStatus> {
+        if !granted {
+            let held = self.hold(&domain, Mfn(side.u), write)?;
+            return Ok(Side { held, start: 0, end: PAGE_SIZE as usize, _below: None, _pin: None });
+        }
+        let pin = self.pin_for_copy(domain, GrantRef(side.u as u32), (self.domain.id, Purpose::Copy), write)?;
+        let below = match pin.object {
+            Object::Grant { granter, reference } => Some(self.pin_below(pin.granter.id, granter, reference, write)?),
+            _ => None,
+        };
+        let last = below.as_ref().unwrap_or(&pin);
+        let (mfn, start, end) = match last.object {
+            Object::Page(mfn) => (mfn, 0, PAGE_SIZE as usize),
+            Object::Part { mfn, start, length } => (mfn, usize::from(start), usize::from(start) + usize::from(length)),
+            Object::Grant { .. } => return Err(GrantStatus::GENERAL_ERROR),
+        };
+        let held = self.hold(&last.granter, mfn, write)?;
+        Ok(Side { held, start, end, _below: below, _pin: Some(pin) })
+    }
+
+    fn hold(&self, owner: &Domain, mfn: Mfn, write: bool) -> Result<Held<'_, M>, GrantStatus> {
         let memory = &self.hv.memory;
-        let (mfn, pin) = if granted {
-            let reference = GrantRef(side.u as u32);
-            let mfn = domain.grants.lock().pin(self.machine(), reference, self.domain.id, write, 1)?;
-            (mfn, Some(Pin { machine: self.machine(), granter: domain.clone(), reference, write }))
+        Ok(if write {
+            Held::Write(memory.get_writable(mfn, owner.id, &owner.dirty_cpus).map_err(page_status)?)
         } else {
-            (Mfn(side.u), None)
-        };
-        let held = if write {
-            Held::Write(memory.get_writable(mfn, domain.id, &domain.dirty_cpus).map_err(page_status)?)
-        } else {
-            Held::Read(memory.get_page(mfn, domain.id).map_err(page_status)?)
-        };
-        Ok(Side { held, _pin: pin })
+            Held::Read(memory.get_page(mfn, owner.id).map_err(page_status)?)
+        })
+    }
+
+    fn pin_for_copy(
+        &self,
+        granter: Arc<Domain>,
+        reference: GrantRef,
+        user: (DomId, Purpose),
+        write: bool,
+    ) -> Result<Pin<'_, M>, GrantStatus> {
+        let object = granter.grants.lock().pin(self.machine(), reference, user, write, 1)?;
+        Ok(Pin { machine: self.machine(), granter, reference, write, object })
+    }
+
+    /// Uses, for `middle`, the grant that one of its own stands for.
+    fn pin_below(&self, middle: DomId, granter: DomId, reference: GrantRef, write: bool) -> Result<Pin<'_, M>, GrantStatus> {
+        let granter = if granter == middle { None } else { self.hv.domains.get(granter) };
+        let granter = granter.ok_or(GrantStatus::GENERAL_ERROR)?;
+        self.pin_for_copy(granter, reference, (middle, Purpose::CopyOfGrant), write)
     }
 }

@@ -4,7 +4,7 @@ use super::super::{Answer, Args, low32};
 use super::{BUDGET, Preempted, Refusal};
 use crate::ctx::Ctx;
 use crate::domain::Domain;
-use crate::grant::Mapping;
+use crate::grant::{Mapping, Object, Purpose};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use oxen_abi::Errno;
@@ -41,8 +41,9 @@ pub(super) struct Ended {
 
 impl<M: Machine> Ctx<'_, M> {
     pub(super) fn map_grants(&self, args: &mut Args) -> Answer {
-        self.grant_list(args, |ctx, request: &mut MapGrantRef| {
-            request.status = match ctx.map_grant(request) {
+        let mut of_dying = false;
+        let answer = self.grant_list(args, |ctx, request: &mut MapGrantRef| {
+            request.status = match ctx.map_grant(request, &mut of_dying) {
                 Ok((handle, mfn)) => {
                     request.handle = handle;
                     request.dev_bus_addr = mfn.maddr().0;
@@ -52,7 +53,12 @@ impl<M: Machine> Ctx<'_, M> {
                 Err(Refusal::Preempted) => return Err(Preempted),
             };
             Ok(())
-        })
+        });
+        if of_dying {
+            // A request that failed may have been the last to refer to it.
+            self.hv.bury_dead();
+        }
+        answer
     }
 
     pub(super) fn unmap_grants(&self, args: &mut Args) -> Answer {
@@ -71,13 +77,13 @@ impl<M: Machine> Ctx<'_, M> {
         })
     }
 
-    /// The handle and frame of a new mapping.
-    fn map_grant(&self, request: &MapGrantRef) -> Result<(u32, Mfn), Refusal> {
+    /// The handle and frame of a new mapping. Domains that are being destroyed still grant what is left of them.
+    fn map_grant(&self, request: &MapGrantRef, of_dying: &mut bool) -> Result<(u32, Mfn), Refusal> {
         if request.flags & (GNTMAP_DEVICE_MAP | GNTMAP_HOST_MAP) == 0 {
             return Err(GrantStatus::BAD_GNTREF.into());
         }
-        let granter = self.hv.domains.get(DomId(request.dom)).filter(|granter| !granter.is_dying());
-        let granter = granter.ok_or(GrantStatus::BAD_DOMAIN)?;
+        let granter = self.hv.domains.get(DomId(request.dom)).ok_or(GrantStatus::BAD_DOMAIN)?;
+        *of_dying |= granter.is_dying();
         let handle = self.domain.maptrack.lock().reserve().ok_or(GrantStatus::NO_DEVICE_SPACE)?;
         match self.pinned_mapping(granter, request) {
             Ok(mapping) => {
@@ -99,7 +105,11 @@ impl<M: Machine> Ctx<'_, M> {
         let host = request.flags & GNTMAP_HOST_MAP != 0;
         let with_device = request.flags & GNTMAP_DEVICE_MAP != 0;
         let sides = u32::from(host) + u32::from(with_device);
-        let mfn = granter.grants.lock().pin(self.machine(), reference, self.domain.id, writable, sides)?;
+        let user = (self.domain.id, Purpose::Map);
+        let Object::Page(mfn) = granter.grants.lock().pin(self.machine(), reference, user, writable, sides)? else {
+            granter.grants.lock().unpin(self.machine(), reference, writable, sides);
+            return Err(GrantStatus::GENERAL_ERROR.into());
+        };
         match self.refer_and_enter(&granter, request, mfn) {
             Ok(device) => {
                 let by_entry = request.flags & GNTMAP_CONTAINS_PTE != 0;

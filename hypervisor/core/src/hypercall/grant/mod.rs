@@ -1,14 +1,16 @@
 //! `grant_table_op`: setting a table up; lists of requests.
 
+mod cache;
 mod copy;
 mod map;
 
 use super::{Answer, Args, low32};
 use crate::ctx::Ctx;
-use oxen_abi::Errno;
+use alloc::vec::Vec;
 use oxen_abi::grant_table::{
-    GetStatusFrames, GetVersion, GrantCopy, GrantStatus, GrantTableOp, QuerySize, SetVersion, SetupTable, SwapGrantRef, Transfer,
+    GetStatusFrames, GetVersion, GrantStatus, GrantTableOp, QuerySize, SetVersion, SetupTable, SwapGrantRef, Transfer,
 };
+use oxen_abi::{Errno, GuestHandle};
 use oxen_abi::zerocopy::{FromBytes, Immutable, IntoBytes};
 use oxen_hal::Machine;
 use oxen_types::{GrantRef, Gva};
@@ -44,10 +46,7 @@ impl<M: Machine> Ctx<'_, M> {
             GrantTableOp::MAP_GRANT_REF => self.map_grants(args),
             GrantTableOp::UNMAP_GRANT_REF => self.unmap_grants(args),
             GrantTableOp::UNMAP_AND_REPLACE => self.unmap_and_replace_grants(args),
-            GrantTableOp::COPY => self.grant_list(args, |ctx, request: &mut GrantCopy| {
-                request.status = ctx.copy_grant(request).err().unwrap_or(GrantStatus::OKAY);
-                Ok(())
-            }),
+            GrantTableOp::COPY => self.copy_grants(args),
             GrantTableOp::SWAP_GRANT_REF => self.grant_list(args, |ctx, request: &mut SwapGrantRef| {
                 let mut grants = ctx.domain.grants.lock();
                 let result = grants.swap(ctx.machine(), GrantRef(request.ref_a), GrantRef(request.ref_b));
@@ -59,7 +58,7 @@ impl<M: Machine> Ctx<'_, M> {
                 request.status = GrantStatus::GENERAL_ERROR;
                 Ok(())
             }),
-            GrantTableOp::CACHE_FLUSH => Err(Errno::EOPNOTSUPP),
+            GrantTableOp::CACHE_FLUSH => self.flush_granted(args),
             other => self.grant_query(other, array, count),
         }
     }
@@ -112,27 +111,25 @@ impl<M: Machine> Ctx<'_, M> {
             }
             GrantTableOp::SET_VERSION => {
                 let mut request: SetVersion = self.read(array)?;
-                let answer = match request.version {
-                    1 => Ok(0),
-                    2 => Err(Errno::ENOSYS),
-                    _ => Err(Errno::EINVAL),
+                let answer = {
+                    let mut grants = self.domain.grants.lock();
+                    let answer = grants.set_version(&self.hv.memory, self.domain.id, request.version);
+                    // The version in force is told in any case.
+                    request.version = grants.version();
+                    answer
                 };
-                // The version in force is told in any case.
-                request.version = 1;
                 self.write(array, &request)?;
-                return answer;
+                answer?;
             }
             GrantTableOp::GET_VERSION => {
                 let mut request: GetVersion = self.read(array)?;
-                self.target_domain(request.dom)?;
-                request.version = 1;
+                request.version = self.target_domain(request.dom)?.grants.lock().version();
                 self.write(array, &request)?;
             }
             GrantTableOp::GET_STATUS_FRAMES => {
                 one()?;
                 let mut request: GetStatusFrames = self.read(array)?;
-                // Tables of version 1 have none.
-                request.status = self.target_domain(request.dom).map_or_else(domain_status, |_| GrantStatus::GENERAL_ERROR);
+                request.status = self.tell_status_frames(&request);
                 self.write(array, &request)?;
             }
             _ => return Err(Errno::ENOSYS),
@@ -146,7 +143,7 @@ impl<M: Machine> Ctx<'_, M> {
             Ok(target) => target,
             Err(error) => return domain_status(error),
         };
-        let frames: alloc::vec::Vec<u64> = {
+        let frames: Vec<u64> = {
             let mut grants = target.grants.lock();
             if request.nr_frames > grants.max_frames {
                 return GrantStatus::GENERAL_ERROR;
@@ -156,12 +153,23 @@ impl<M: Machine> Ctx<'_, M> {
             }
             grants.frames().take(request.nr_frames as usize).map(|mfn| mfn.0).collect()
         };
-        for (index, mfn) in frames.iter().enumerate() {
-            if self.write_element(Gva(request.frame_list.address()), index as u64, mfn).is_err() {
-                return GrantStatus::BAD_VIRT_ADDR;
-            }
-        }
-        GrantStatus::OKAY
+        self.tell_frames(request.frame_list, &frames)
+    }
+
+    /// Tells the first frames of the status array; tables of version 1 have none.
+    fn tell_status_frames(&self, request: &GetStatusFrames) -> GrantStatus {
+        let target = match self.target_domain(request.dom) {
+            Ok(target) => target,
+            Err(error) => return domain_status(error),
+        };
+        let wanted = request.nr_frames as usize;
+        let frames: Vec<u64> = target.grants.lock().status_frames().take(wanted).map(|mfn| mfn.0).collect();
+        if frames.len() < wanted { GrantStatus::GENERAL_ERROR } else { self.tell_frames(request.frame_list, &frames) }
+    }
+
+    fn tell_frames(&self, list: GuestHandle<u64>, frames: &[u64]) -> GrantStatus {
+        let told = frames.iter().zip(0..).try_for_each(|(mfn, index)| self.write_element(Gva(list.address()), index, mfn));
+        if told.is_ok() { GrantStatus::OKAY } else { GrantStatus::BAD_VIRT_ADDR }
     }
 }
 

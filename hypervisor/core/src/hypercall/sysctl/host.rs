@@ -4,7 +4,7 @@ use crate::ctx::Ctx;
 use oxen_abi::Errno;
 use oxen_abi::domctl::SchedulerId;
 use oxen_abi::sysctl::{
-    AvailHeap, CpuInfo, CpuTopo, CpuTopoInfo, GetCpuInfo, MemInfo, NumaInfo, PHYSCAP_GNTTAB_V1, PHYSCAP_PV, PhysInfo, SchedId,
+    AvailHeap, CpuInfo, CpuTopo, CpuTopoInfo, GetCpuInfo, MemInfo, NumaInfo, PHYSCAP_GNTTAB_V1, PHYSCAP_GNTTAB_V2, PHYSCAP_PV, PhysInfo, SchedId,
     XEN_INVALID_CORE_ID, XEN_INVALID_NODE_ID, XEN_INVALID_SOCKET_ID,
 };
 use oxen_hal::{Machine, MemoryKind};
@@ -32,7 +32,7 @@ impl<M: Machine> Ctx<'_, M> {
             nr_nodes: 1,
             max_node_id: 0,
             cpu_khz: u32::try_from(machine.tsc_khz()).unwrap_or(u32::MAX),
-            capabilities: PHYSCAP_PV | PHYSCAP_GNTTAB_V1,
+            capabilities: PHYSCAP_PV | PHYSCAP_GNTTAB_V1 | PHYSCAP_GNTTAB_V2,
             total_pages: self.total_pages(),
             free_pages: self.hv.memory.free_frames(),
             outstanding_pages: self.hv.memory.claimed_frames(),

@@ -42,7 +42,7 @@ fn the_machine() {
     assert_eq!((info.nr_cpus, info.max_cpu_id, info.threads_per_core, info.cores_per_socket), (2, 1, 1, 2));
     assert_eq!((info.nr_nodes, info.total_pages, info.max_mfn), (1, FRAMES, FRAMES - 1));
     assert_eq!(info.free_pages, w.hv.memory.free_frames());
-    assert_eq!(info.capabilities, PHYSCAP_PV | PHYSCAP_GNTTAB_V1);
+    assert_eq!(info.capabilities, PHYSCAP_PV | PHYSCAP_GNTTAB_V1 | PHYSCAP_GNTTAB_V2);
     let numa = sysctl(&w, SysctlCmd::NUMAINFO, NumaInfo::default()).unwrap();
     assert_eq!(numa.num_nodes, 1);
     sysctl(&w, SysctlCmd::NUMAINFO, NumaInfo { meminfo: GuestHandle::new(BUFFER.0), ..numa }).unwrap();
