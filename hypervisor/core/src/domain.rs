@@ -1,5 +1,6 @@
 //! Domains.
 
+use crate::access::Access;
 use crate::event::EventTable;
 use crate::grant::{GrantTable, MapTrack};
 use crate::sched::credit::Share;
@@ -145,6 +146,10 @@ pub struct Domain {
     pub pirqs: SpinLock<crate::irq::DomainPirqs, { level::IRQ }>,
     /// Last dword written to port 0xcf8.
     pub pci_address_latch: AtomicU32,
+    /// What of the machine it was given.
+    pub access: SpinLock<Access, { level::IRQ }>,
+    /// Its port by which its suspension is told; 0 for none.
+    pub suspend_port: AtomicU32,
 }
 
 impl Domain {
@@ -179,6 +184,8 @@ impl Domain {
             controller_pauses: AtomicU32::new(spec.pauses),
             pirqs: SpinLock::new(crate::irq::DomainPirqs::default()),
             pci_address_latch: AtomicU32::new(0),
+            access: SpinLock::new(Access::default()),
+            suspend_port: AtomicU32::new(0),
         }
     }
 

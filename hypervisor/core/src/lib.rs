@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod access;
 pub mod console;
 mod context;
 pub mod create;
@@ -38,12 +39,13 @@ pub use hypercall::VersionInfo;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU16, AtomicU32};
 use domain::DomainList;
+use oxen_abi::xen::NR_VIRQS;
 use oxen_hal::Machine;
 use oxen_mm::Mm;
 use oxen_sync::{Exclusive, OnceCell, SpinLock, level};
-use oxen_types::MAX_CPUS;
+use oxen_types::{DomId, MAX_CPUS};
 use sched::Scheduler;
 use timer::TimerQueue;
 
@@ -79,6 +81,8 @@ pub struct Hypervisor<M: Machine> {
     pub console: console::ConsoleState,
     /// Making and ending domains has one user at a time.
     pub control: Arc<Exclusive<create::Control>>,
+    /// The domain that gets each virtual interrupt of the whole machine.
+    pub(crate) virq_handlers: [AtomicU16; NR_VIRQS as usize],
     /// Domains that are dead and still in the list.
     pub(crate) dead_domains: AtomicU32,
     /// Values for `xen_version`, built once.
@@ -98,6 +102,7 @@ impl<M: Machine> Hypervisor<M> {
             irqs: SpinLock::new(irq::IrqTable::default()),
             console: console::ConsoleState::new(ring),
             control: Arc::new(Exclusive::new(create::Control::default())),
+            virq_handlers: [const { AtomicU16::new(DomId::DOM0.0) }; NR_VIRQS as usize],
             dead_domains: AtomicU32::new(0),
             version: OnceCell::new(),
         }

@@ -7,10 +7,11 @@ use crate::sched::work;
 use crate::vcpu::stop;
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::Ordering::SeqCst;
 use oxen_abi::sched::ShutdownReason;
 use oxen_abi::xen::Virq;
 use oxen_hal::{Machine, PowerAction};
-use oxen_types::{CpuId, DomId};
+use oxen_types::{CpuId, DomId, Port};
 
 impl<M: Machine> Ctx<'_, M> {
     /// Ends the domain for something that it did itself, with one line that says what, and its registers.
@@ -74,7 +75,10 @@ impl<M: Machine> Hypervisor<M> {
             self.dom0_ended(reason);
         } else {
             self.log(format_args!("{} shut down: {reason:?}", domain.id));
-            self.raise_global_virq(Virq::DOM_EXC);
+            let port = Port(domain.suspend_port.load(SeqCst));
+            if reason != ShutdownReason::SUSPEND || port.0 == 0 || self.send_event(domain, port).is_err() {
+                self.raise_global_virq(Virq::DOM_EXC);
+            }
         }
     }
 

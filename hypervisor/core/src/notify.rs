@@ -7,6 +7,7 @@ use crate::sched::work;
 use crate::vcpu::{POLL_ANY, Vcpu, stop};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use oxen_abi::Errno;
 use oxen_abi::xen::Virq;
 use oxen_hal::Machine;
 use oxen_types::{DomId, Port, VcpuId};
@@ -16,6 +17,32 @@ impl<M: Machine> Hypervisor<M> {
     pub fn raise_port(&self, domain: &Arc<Domain>, port: Port) {
         let raised = domain.events.lock().set_pending(self.machine, domain, port);
         self.tell(domain, port, raised);
+    }
+
+    /// Sends an event through one of a domain's ports.
+    ///
+    /// # Errors
+    /// `EINVAL` for ports that events cannot be sent through.
+    pub(crate) fn send_event(&self, domain: &Arc<Domain>, port: Port) -> Result<(), Errno> {
+        let mut events = domain.events.lock();
+        match &events.channel(port)?.state {
+            PortState::Ipi => {
+                let raised = events.set_pending(self.machine, domain, port);
+                drop(events);
+                self.tell(domain, port, raised);
+                Ok(())
+            }
+            PortState::Interdomain { remote, remote_port, .. } => {
+                let (remote, remote_port) = (remote.upgrade(), *remote_port);
+                drop(events);
+                if let Some(remote) = remote {
+                    self.raise_port(&remote, remote_port);
+                }
+                Ok(())
+            }
+            PortState::Unbound { .. } => Ok(()),
+            _ => Err(Errno::EINVAL),
+        }
     }
 
     /// Carries out what a change of a port asked for.
@@ -72,12 +99,20 @@ impl<M: Machine> Hypervisor<M> {
         self.tell(&domain, port, raised);
     }
 
-    /// Raises a global virtual interrupt in the domain that handles it, which is dom0.
+    /// Raises a global virtual interrupt in the domain that handles it, which is dom0 where the tools have not named another.
     pub fn raise_global_virq(&self, virq: Virq) {
-        if let Some(domain) = self.domains.get(DomId::DOM0)
+        let handler = self.virq_handlers.get(virq.raw() as usize).map_or(DomId::DOM0, |handler| DomId(handler.load(Ordering::SeqCst)));
+        if let Some(domain) = self.domains.get(handler).filter(|domain| !domain.is_dying()).or_else(|| self.domains.get(DomId::DOM0))
             && let Some(vcpu) = domain.vcpu(VcpuId(0))
         {
             self.raise_vcpu_virq(vcpu, virq);
+        }
+    }
+
+    /// A domain ends: what it handled is dom0's again.
+    pub(crate) fn forget_virq_handler(&self, ended: DomId) {
+        for handler in &self.virq_handlers {
+            let _ = handler.compare_exchange(ended.0, DomId::DOM0.0, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 

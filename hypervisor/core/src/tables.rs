@@ -19,16 +19,17 @@ pub(crate) const BUDGET: u32 = 64 * 1024;
 const COMMON_ADDRESS_BITS: u32 = 36;
 const MAX_ADDRESS_BITS: u32 = 52;
 
-/// Which device memory a domain may map: the hardware domain all of it, for reading only where the hypervisor uses it itself.
+/// Which device memory a domain may map: the hardware domain all of it, for reading only where the hypervisor uses it itself; others what they were given.
 #[derive(Debug)]
 pub(crate) struct Mmio<'a, M> {
     machine: &'a M,
-    allowed: bool,
+    domain: &'a Domain,
 }
 
 impl<M: Frames + Platform + CpuOps> MmioPolicy for Mmio<'_, M> {
     fn mmio_access(&self, mfn: Mfn) -> MmioAccess {
-        if !self.allowed || mfn == LOCAL_APIC || beyond_machine(self.machine, mfn) || is_hypertransport(self.machine, mfn) {
+        let allowed = self.domain.has_devices() || self.domain.access.lock().memory.contains(mfn.0, mfn.0);
+        if !allowed || mfn == LOCAL_APIC || beyond_machine(self.machine, mfn) || is_hypertransport(self.machine, mfn) {
             MmioAccess::Refused
         } else if self.machine.is_hypervisor_mmio(mfn) {
             MmioAccess::ReadOnly
@@ -71,6 +72,11 @@ pub(crate) enum FlushTarget {
 }
 
 impl<M: Machine> Hypervisor<M> {
+    /// Which device memory a domain may map.
+    pub(crate) const fn device_memory<'a>(&'a self, domain: &'a Domain) -> Mmio<'a, M> {
+        Mmio { machine: self.machine, domain }
+    }
+
     /// Works on `owner`'s page tables under their lock, and does what the work leaves to the caller.
     #[inline]
     pub(crate) fn with_tables<R>(
@@ -79,7 +85,7 @@ impl<M: Machine> Hypervisor<M> {
         foreign: DomId,
         f: impl FnOnce(&Mm<M>, &mut MmuContext<'_, Mmio<'_, M>>) -> R,
     ) -> R {
-        let policy = Mmio { machine: self.machine, allowed: owner.has_devices() };
+        let policy = self.device_memory(owner);
         let mut tables = owner.page_tables.lock();
         let mut ctx = MmuContext::new(&mut tables, owner.id, &owner.dirty_cpus, &policy, owner.has_devices(), BUDGET).with_foreign(foreign);
         let result = f(&self.memory, &mut ctx);

@@ -109,6 +109,7 @@ impl<M: Machine> Hypervisor<M> {
 
     fn end_events(&self, domain: &Arc<Domain>) -> Result<(), Errno> {
         domain.events.lock().close();
+        self.forget_virq_handler(domain.id);
         self.reset_events(domain)
     }
 

@@ -73,7 +73,7 @@ pub fn allowed_cr4(host: &dyn Fn(u32, u32) -> Leaf) -> u64 {
 }
 
 /// State components that guests may enable on this machine.
-fn xstates(host: &dyn Fn(u32, u32) -> Leaf) -> u64 {
+pub fn xstates(host: &dyn Fn(u32, u32) -> Leaf) -> u64 {
     if host(1, 0)[2] & XSAVE == 0 {
         return 3;
     }

@@ -26,7 +26,7 @@ impl<M: Machine> Ctx<'_, M> {
         let op = EvtchnOp(super::low32(args[0]));
         if op == EvtchnOp::SEND {
             let request: Send = self.read(argument)?;
-            self.send_event(Port(request.port))?;
+            self.hv.send_event(self.domain, Port(request.port))?;
             return Ok(0);
         }
         self.event_channel_rare(op, argument)
@@ -107,28 +107,6 @@ impl<M: Machine> Ctx<'_, M> {
 
     /// Signals whoever is at the other end of a port.
     #[inline]
-    fn send_event(&mut self, port: Port) -> Result<(), Errno> {
-        let mut events = self.domain.events.lock();
-        match &events.channel(port)?.state {
-            PortState::Ipi => {
-                let raised = events.set_pending(self.machine(), self.domain, port);
-                drop(events);
-                self.hv.tell(self.domain, port, raised);
-                Ok(())
-            }
-            PortState::Interdomain { remote, remote_port, .. } => {
-                let (remote, remote_port) = (remote.upgrade(), *remote_port);
-                drop(events);
-                if let Some(remote) = remote {
-                    self.hv.raise_port(&remote, remote_port);
-                }
-                Ok(())
-            }
-            PortState::Unbound { .. } => Ok(()),
-            _ => Err(Errno::EINVAL),
-        }
-    }
-
     fn alloc_unbound(&mut self, dom: u16, remote_dom: u16) -> Result<Port, Errno> {
         let owner = self.target_domain(dom)?;
         let remote = if remote_dom == DOMID_SELF { self.domain.id } else { DomId(remote_dom) };
@@ -170,10 +148,13 @@ impl<M: Machine> Ctx<'_, M> {
         if pirq >= crate::irq::NR_PIRQS {
             return Err(Errno::EINVAL);
         }
-        match self.domain.pirqs.lock().get(pirq) {
+        let irq = match self.domain.pirqs.lock().get(pirq) {
             None => return Err(Errno::EPERM),
             Some(p) if p.port.is_some() => return Err(Errno::EEXIST),
-            Some(_) => {}
+            Some(p) => p.irq,
+        };
+        if !self.domain.privileges.hardware && !self.domain.access.lock().interrupts.contains(&irq.0) {
+            return Err(Errno::EPERM);
         }
         let port = self.domain.events.lock().allocate(self.machine(), PortState::Pirq(pirq), VcpuId(0))?;
         if let Err(error) = self.hv.connect_pirq(self.domain, pirq, port) {

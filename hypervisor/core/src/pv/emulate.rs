@@ -1,6 +1,7 @@
 //! Privileged instructions of PV kernels, which run in ring 3 and fault on them.
 
 use super::flags;
+use crate::Hypervisor;
 use crate::ctx::Ctx;
 use core::sync::atomic::Ordering::Relaxed;
 use oxen_abi::hypercall_page::pv_hypercall_page;
@@ -341,15 +342,23 @@ fn guest_allows_ports<M: Machine>(ctx: &Ctx<'_, M>, port: u16, bytes: u8) -> boo
     allowed
 }
 
-/// Ports that stay with the hypervisor: interrupt controllers, the timer, and its serial line.
-fn hypervisor_keeps<M: Machine>(ctx: &Ctx<'_, M>, port: u16) -> bool {
-    matches!(port, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43) || ctx.machine().is_hypervisor_port(port)
+impl<M: Machine> Hypervisor<M> {
+    /// Ports that stay with the hypervisor: interrupt controllers, the timer, and its serial line.
+    pub(crate) fn keeps_port(&self, port: u16) -> bool {
+        matches!(port, 0x20 | 0x21 | 0xa0 | 0xa1 | 0x40..=0x43) || self.machine.is_hypervisor_port(port)
+    }
+}
+
+/// Whether a domain that does not drive the machine was given these ports.
+fn was_given<M: Machine>(ctx: &Ctx<'_, M>, port: u16, bytes: u8) -> bool {
+    let first = u64::from(port);
+    ctx.domain.access.lock().ports.contains(first, first + u64::from(bytes) - 1)
 }
 
 fn read_port<M: Machine>(ctx: &Ctx<'_, M>, port: u16, bytes: u8) -> u32 {
     let ones = registers::mask(bytes) as u32;
     if !ctx.domain.privileges.hardware {
-        return ones;
+        return if was_given(ctx, port, bytes) { ctx.machine().port_in(port, bytes) } else { ones };
     }
     match (port, bytes) {
         (0xcf8, 4) => ctx.domain.pci_address_latch.load(Relaxed),
@@ -357,13 +366,16 @@ fn read_port<M: Machine>(ctx: &Ctx<'_, M>, port: u16, bytes: u8) -> u32 {
             Some((function, offset)) if offset % u16::from(bytes) == 0 => ctx.machine().pci_read(function, offset, bytes),
             _ => ones,
         },
-        _ if (0..u16::from(bytes)).any(|i| hypervisor_keeps(ctx, port.wrapping_add(i))) => ones,
+        _ if (0..u16::from(bytes)).any(|i| ctx.hv.keeps_port(port.wrapping_add(i))) => ones,
         _ => ctx.machine().port_in(port, bytes),
     }
 }
 
 fn write_port<M: Machine>(ctx: &Ctx<'_, M>, port: u16, bytes: u8, value: u32) {
     if !ctx.domain.privileges.hardware {
+        if was_given(ctx, port, bytes) {
+            ctx.machine().port_out(port, bytes, value);
+        }
         return;
     }
     match (port, bytes) {
@@ -375,7 +387,7 @@ fn write_port<M: Machine>(ctx: &Ctx<'_, M>, port: u16, bytes: u8, value: u32) {
                 ctx.machine().pci_write(function, offset, bytes, value);
             }
         }
-        _ if (0..u16::from(bytes)).any(|i| hypervisor_keeps(ctx, port.wrapping_add(i))) => {}
+        _ if (0..u16::from(bytes)).any(|i| ctx.hv.keeps_port(port.wrapping_add(i))) => {}
         _ => ctx.machine().port_out(port, bytes, value),
     }
 }

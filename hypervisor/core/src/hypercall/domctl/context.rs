@@ -29,7 +29,7 @@ impl<M: Machine> Drop for Paused<'_, M> {
 
 impl<M: Machine> Hypervisor<M> {
     /// Keeps a vCPU of another domain than the caller's from running while `work` has its state.
-    fn with_stopped<R>(&self, vcpu: &Arc<Vcpu>, work: impl FnOnce(&mut VcpuState) -> R) -> R {
+    pub(super) fn with_stopped<R>(&self, vcpu: &Arc<Vcpu>, work: impl FnOnce(&mut VcpuState) -> R) -> R {
         vcpu.pause();
         let _paused = Paused { hv: self, vcpu };
         self.sched.unqueue(self.machine, vcpu);

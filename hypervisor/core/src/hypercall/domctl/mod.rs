@@ -1,10 +1,12 @@
 //! `domctl`: one domain.
 
+mod access;
 mod context;
 mod info;
 mod life;
 mod policy;
 mod settings;
+mod state;
 mod vcpu;
 #[cfg(test)]
 mod life_tests;
@@ -129,6 +131,9 @@ impl<M: Machine> Ctx<'_, M> {
                 return Ok(false);
             }
             DomctlCmd::GETNODEAFFINITY => self.with_domctl(target, op, Self::node_affinity)?,
+            DomctlCmd::GET_EXT_VCPUCONTEXT => self.with_domctl(target, op, Self::ext_context)?,
+            DomctlCmd::GETVCPUEXTSTATE => self.with_domctl(target, op, Self::ext_state)?,
+            DomctlCmd::GET_VCPU_MSRS => self.with_domctl(target, op, Self::msrs)?,
             DomctlCmd::GETVCPUINFO => self.with_domctl(target, op, Self::vcpu_info)?,
             DomctlCmd::GETVCPUAFFINITY => self.with_domctl(target, op, Self::vcpu_affinity)?,
             DomctlCmd::SCHEDULER_OP => self.with_domctl(target, op, Self::domain_scheduling)?,
@@ -136,11 +141,47 @@ impl<M: Machine> Ctx<'_, M> {
             DomctlCmd::GETTSCINFO => self.with_domctl(target, op, Self::tsc_info)?,
             DomctlCmd::GET_ADDRESS_SIZE => self.with_domctl(target, op, Self::address_size)?,
             other => {
-                self.hv.log_limited(format_args!("{}: domctl {other:?} for {} is not implemented", self.domain.id, target.id));
-                return Err(Errno::ENOSYS);
+                self.domctl_rare(target, other, op)?;
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Operations of tools other than those that make and end guests, and what PV guests cannot have. None of them tells anything.
+    fn domctl_rare(&mut self, target: &Arc<Domain>, cmd: DomctlCmd, op: &Domctl) -> Result<(), Errno> {
+        match cmd {
+            DomctlCmd::IOPORT_PERMISSION => self.permit_ports(target, &op.u.read()),
+            DomctlCmd::IOMEM_PERMISSION => self.permit_memory(target, &op.u.read()),
+            DomctlCmd::IRQ_PERMISSION => self.permit_interrupt(target, &op.u.read()),
+            DomctlCmd::SENDTRIGGER => self.send_trigger(target, &op.u.read()),
+            DomctlCmd::SET_VIRQ_HANDLER => self.set_virq_handler(target, &op.u.read()),
+            DomctlCmd::SUBSCRIBE => {
+                self.subscribe(target, &op.u.read());
+                Ok(())
+            }
+            DomctlCmd::SET_EXT_VCPUCONTEXT => self.set_ext_context(target, &op.u.read()),
+            DomctlCmd::SETVCPUEXTSTATE => self.set_ext_state(target, &op.u.read()),
+            DomctlCmd::SET_VCPU_MSRS => self.set_msrs(target, &op.u.read()),
+            // There is no IOMMU, and no shadow of a PV guest's tables.
+            DomctlCmd::ASSIGN_DEVICE
+            | DomctlCmd::TEST_ASSIGN_DEVICE
+            | DomctlCmd::DEASSIGN_DEVICE
+            | DomctlCmd::GET_DEVICE_GROUP
+            | DomctlCmd::GET_PAGING_MEMPOOL_SIZE
+            | DomctlCmd::SET_PAGING_MEMPOOL_SIZE
+            | DomctlCmd::IOPORT_MAPPING
+            | DomctlCmd::MONITOR_OP
+            | DomctlCmd::SET_TARGET => Err(Errno::EOPNOTSUPP),
+            // These are of guests that are not PV.
+            DomctlCmd::GETHVMCONTEXT | DomctlCmd::SETHVMCONTEXT | DomctlCmd::GETHVMCONTEXT_PARTIAL => Err(Errno::EINVAL),
+            // Platform quality of service is not driven.
+            DomctlCmd::PSR_CMT_OP | DomctlCmd::PSR_ALLOC => Err(Errno::ENODEV),
+            other => {
+                self.hv.log_limited(format_args!("{}: domctl {other:?} for {} is not implemented", self.domain.id, target.id));
+                Err(Errno::ENOSYS)
+            }
+        }
     }
 
     pub(super) fn require_other(&self, target: &Arc<Domain>) -> Result<(), Errno> {

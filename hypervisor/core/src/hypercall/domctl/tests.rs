@@ -134,3 +134,44 @@ fn weights_and_caps() {
     }
     assert_eq!(call(SchedulerId::CREDIT2, SCHEDOP_GETINFO, 0, 0), Err(Errno::EINVAL));
 }
+
+#[test]
+fn permissions_reach_the_domain() {
+    let w = World::new();
+    let ports = |first_port, nr_ports, allow_access| {
+        domctl(&w, DomctlCmd::IOPORT_PERMISSION, D5, IoportPermission { first_port, nr_ports, allow_access, ..IoportPermission::default() }).map(|_| ())
+    };
+    ports(0x3f0, 8, 1).unwrap();
+    ports(0x3f2, 1, 0).unwrap();
+    let has = |first, last| w.domain(D5).access.lock().ports.contains(first, last);
+    assert!(has(0x3f0, 0x3f1) && has(0x3f3, 0x3f7) && !has(0x3f0, 0x3f7) && !has(0x3f8, 0x3f8));
+    assert_eq!([ports(0x20, 1, 1), ports(0x1f, 2, 1)], [Err(Errno::EPERM); 2], "the interrupt controller's");
+    assert_eq!([ports(5, 0, 1), ports(0xffff, 2, 1), ports(u32::MAX, 2, 1)], [Err(Errno::EINVAL); 3]);
+    let memory = |first_mfn, nr_mfns| {
+        domctl(&w, DomctlCmd::IOMEM_PERMISSION, D5, IomemPermission { first_mfn, nr_mfns, allow_access: 1, ..IomemPermission::default() }).map(|_| ())
+    };
+    memory(0xfeb00, 16).unwrap();
+    assert!(w.domain(D5).access.lock().memory.contains(0xfeb00, 0xfeb0f));
+    assert_eq!([memory(100, 1), memory(0xfee00, 1), memory(0xfeb00, 1 << 30)], [Err(Errno::EPERM); 3], "RAM, the local APIC, too many");
+    assert_eq!([memory(1, 0), memory(u64::MAX, 2)], [Err(Errno::EINVAL); 2]);
+}
+
+#[test]
+fn virtual_interrupts_find_their_handler() {
+    let w = World::new();
+    let bind = |domain: DomId| {
+        let handler = w.domain(domain);
+        handler.events.lock().bind_virq(w.machine, VcpuId(0), oxen_abi::xen::Virq::DOM_EXC).unwrap()
+    };
+    let ports = [bind(DomId::DOM0), bind(D5)];
+    let pending = || [(DomId::DOM0, ports[0]), (D5, ports[1])].map(|(id, port)| w.domain(id).events.lock().is_pending(w.machine, port));
+    let set = |domain, virq| domctl(&w, DomctlCmd::SET_VIRQ_HANDLER, domain, SetVirqHandler { virq }).map(|_| ());
+    set(D5, 3).unwrap();
+    w.hv.raise_global_virq(oxen_abi::xen::Virq::DOM_EXC);
+    assert_eq!(pending(), [false, true]);
+    // Its end gives the interrupt back.
+    w.hv.forget_virq_handler(D5);
+    w.hv.raise_global_virq(oxen_abi::xen::Virq::DOM_EXC);
+    assert_eq!(pending(), [true, true]);
+    assert_eq!([set(D5, 0), set(D5, 24), set(D5, u32::MAX)], [Err(Errno::EINVAL); 3]);
+}
