@@ -5,12 +5,14 @@
 //! a block device or a loop device ([`disk`], after the checks of [`sharing`]), a bridge or a route ([`vif`]), or what a user's script
 //! does ([`script`]). What guests can rewrite is never believed: every later step goes by the record.
 //!
-//! The kernel is behind a trait ([`kernel`]), so that tests play it.
+//! The kernel is behind a trait ([`kernel`]); the feature `fake` has one for tests (`fake`).
 #![forbid(unsafe_code)]
 
 mod bus;
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod kernel;
 mod linux;
 mod list;

@@ -16,6 +16,7 @@ mod kernel;
 mod request;
 
 pub use build::{build, build_loaded};
+pub use cache::DEFAULT_DIR as CACHE_DIR;
 pub use error::{BuildError, Purpose};
 pub use kernel::Loaded;
 pub use request::{Built, Request};

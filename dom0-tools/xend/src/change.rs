@@ -6,6 +6,7 @@ use crate::error::ToApi;
 use crate::records::{Record, Stage};
 use crate::stop::request;
 use crate::tasks::Job;
+use crate::view::nr_vcpus;
 use oxen_devices::Guest;
 use oxen_guest_config::{CpuSet, check_name};
 use oxen_xenctl::CpuMap;
@@ -174,7 +175,7 @@ impl Daemon {
     fn set_vcpus(&self, target: &Target, vcpus: u32) -> Result<(), Error> {
         let domid = target.running()?;
         let info = self.xen.domain(domid).or_api("asking for the vCPUs")?;
-        let max = info.max_vcpu_id.saturating_add(1);
+        let max = nr_vcpus(&info);
         if vcpus == 0 || vcpus > max {
             return Err(Error::new(Code::Limit, format!("{vcpus} vCPUs: {} can have 1 to {max}", target.name)).about(&target.name));
         }
@@ -200,11 +201,11 @@ impl Daemon {
             .transpose()
         };
         let (hard, soft) = (set(hard)?, set(soft)?);
-        let max = self.xen.domain(domid).or_api("asking for the vCPUs")?.max_vcpu_id;
+        let nr_vcpus = nr_vcpus(&self.xen.domain(domid).or_api("asking for the vCPUs")?);
         let vcpus = match vcpu {
-            Some(vcpu) if vcpu > max => return Err(Error::new(Code::Limit, format!("{} has no vCPU {vcpu}; its last is {max}", target.name)).about(&target.name)),
-            Some(vcpu) => vcpu..=vcpu,
-            None => 0..=max,
+            Some(vcpu) if vcpu >= nr_vcpus => return Err(Error::new(Code::Limit, format!("{} has no vCPU {vcpu}; it has {nr_vcpus}", target.name)).about(&target.name)),
+            Some(vcpu) => vcpu..vcpu + 1,
+            None => 0..nr_vcpus,
         };
         for vcpu in vcpus {
             self.xen.set_vcpu_affinity(domid, vcpu, hard.as_ref(), soft.as_ref(), nr_cpus).or_api("pinning")?;

@@ -1,6 +1,6 @@
 //! From a configuration to a running guest.
 
-use crate::daemon::{Daemon, Target};
+use crate::daemon::{Daemon, Places, Target};
 use crate::error::ToApi;
 use crate::records::{Record, Stage};
 use crate::tasks::{Job, now};
@@ -30,11 +30,6 @@ impl Drop for Boot {
         }
     }
 }
-
-/// The confined reader of guests' disks.
-const BOOT_LOADER: &str = "/usr/sbin/oxen-bootloader";
-/// Where it puts kernels.
-const BOOT_DIR: &str = "/run/xend/boot";
 
 impl Daemon {
     /// Begins to create a guest, or makes a managed one known.
@@ -128,7 +123,7 @@ impl Daemon {
         for vif in &config.vifs {
             self.devices.check_vif(vif).or_api("checking the network cards")?;
         }
-        let boot = boot(record)?;
+        let boot = boot(record, &self.places)?;
         let built = self.build(record, &boot, job)?;
         drop(boot);
         let domid = built.domid;
@@ -158,6 +153,7 @@ impl Daemon {
         job.step("building the domain");
         let mut request = Request::new(&boot.kernel, config.memory_mib * 1024);
         request.max_memory_kib = config.max_memory_mib() * 1024;
+        request.cache = Some(self.places.kernels.clone());
         request.ramdisk = boot.ramdisk.as_ref().map(Into::into);
         request.command_line.clone_from(&boot.command_line);
         let usual = NewDomain::default();
@@ -217,7 +213,7 @@ pub(crate) fn host_cpus(xen: &Xen) -> Result<Vec<(u32, u32)>, Error> {
 }
 
 /// What the guest starts with: the kernel that its configuration names, or the one that its disk boots.
-fn boot(record: &Record) -> Result<Boot, Error> {
+fn boot(record: &Record, places: &Places) -> Result<Boot, Error> {
     let config = &record.config;
     if let Some(kernel) = &config.kernel {
         for (what, path) in [("kernel", Some(kernel)), ("ramdisk", config.ramdisk.as_ref())] {
@@ -228,20 +224,20 @@ fn boot(record: &Record) -> Result<Boot, Error> {
         return Ok(Boot { kernel: kernel.clone(), ramdisk: config.ramdisk.clone(), command_line: config.command_line(), files: Vec::new() });
     }
     match &config.bootloader {
-        Some(loader) if loader.is_builtin() => boot_from_disk(record),
+        Some(loader) if loader.is_builtin() => boot_from_disk(record, places),
         Some(loader) => Err(Error::new(Code::Unsupported, format!("bootloader {}: only the built-in one is supported", loader.program)).about(&config.name)),
         None => Err(Error::new(Code::BadConfig, "neither kernel nor bootloader is given").about(&config.name)),
     }
 }
 
 /// Has the confined reader look for a kernel on the guest's first disk.
-fn boot_from_disk(record: &Record) -> Result<Boot, Error> {
+fn boot_from_disk(record: &Record, places: &Places) -> Result<Boot, Error> {
     let config = &record.config;
     let disk = config.disks.iter().find(|disk| !disk.cdrom).ok_or_else(|| Error::new(Code::BadConfig, "bootloader: the guest has no disk").about(&config.name))?;
-    let directory = Path::new(BOOT_DIR);
-    std::fs::create_dir_all(directory).map_err(|error| Error::new(Code::System, format!("cannot create {BOOT_DIR}: {error}")))?;
+    let directory = &places.boot;
+    std::fs::create_dir_all(directory).map_err(|error| Error::new(Code::System, format!("cannot create {}: {error}", directory.display())))?;
     let request = oxen_bootloader::Request { disk: Path::new(&disk.target), entry: config.bootentry.as_deref(), directory, name: &config.name };
-    let found = oxen_bootloader::extract(&request, Path::new(BOOT_LOADER)).map_err(|error| Error::new(Code::BadBootLoader, error.to_string()).about(&config.name))?;
+    let found = oxen_bootloader::extract(&request, &places.boot_loader).map_err(|error| Error::new(Code::BadBootLoader, error.to_string()).about(&config.name))?;
     tracing::info!("{}: boots `{}` from its disk", config.name, found.title);
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     // Words of the configuration come after those of the disk, so that they win.

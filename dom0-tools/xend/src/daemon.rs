@@ -21,11 +21,17 @@ pub struct Places {
     pub log: PathBuf,
     /// Memory images of crashed guests.
     pub dumps: PathBuf,
+    /// Unpacked kernels, kept for the next guest.
+    pub kernels: PathBuf,
+    /// The confined reader of guests' disks.
+    pub boot_loader: PathBuf,
+    /// The directory in which that puts kernels.
+    pub boot: PathBuf,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { state: "/var/lib/xend".into(), log: "/var/log/xen/xend.log".into(), dumps: "/var/lib/xen/dump".into() }
+        Self { state: "/var/lib/xend".into(), log: "/var/log/xen/xend.log".into(), dumps: "/var/lib/xen/dump".into(), kernels: oxen_domain_build::CACHE_DIR.into(), boot_loader: "/usr/sbin/oxen-bootloader".into(), boot: "/run/xend/boot".into() }
     }
 }
 
@@ -79,15 +85,18 @@ impl Daemon {
     ///
     /// When it cannot be opened.
     pub fn new(settings: Settings, places: Places, xen: Xen, store: Store) -> Result<Self, Error> {
+        let devices = Devices::new(device_settings(&settings));
+        Self::with_devices(settings, places, xen, store, devices)
+    }
+
+    /// As [`Daemon::new`], with devices that are set up otherwise.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be opened.
+    pub fn with_devices(settings: Settings, places: Places, xen: Xen, store: Store, devices: Devices) -> Result<Self, Error> {
         let path = places.state.join("guests.redb");
         let records = Records::open(&path).map_err(|error| Error::new(Code::System, format!("cannot open {}: {error}", path.display())))?;
-        let devices = Devices::new(oxen_devices::Settings {
-            vif_script: settings.vif_script.clone(),
-            default_bridge: settings.vif_bridge.clone(),
-            block_timeout: settings.device_timeout,
-            vif_timeout: settings.device_timeout,
-            ..oxen_devices::Settings::default()
-        });
         Ok(Self { settings, places, xen, store, devices, records, tasks: Arc::default(), started_at: now(), memory: std::sync::Mutex::default() })
     }
 
@@ -140,5 +149,16 @@ impl Daemon {
             Ok(_) => Ok(task),
             Err(error) => Err(Error::new(Code::System, format!("cannot start a thread: {error}"))),
         }
+    }
+}
+
+/// What `settings` say about devices.
+pub fn device_settings(settings: &Settings) -> oxen_devices::Settings {
+    oxen_devices::Settings {
+        vif_script: settings.vif_script.clone(),
+        default_bridge: settings.vif_bridge.clone(),
+        block_timeout: settings.device_timeout,
+        vif_timeout: settings.device_timeout,
+        ..oxen_devices::Settings::default()
     }
 }

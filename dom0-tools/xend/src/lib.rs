@@ -27,4 +27,4 @@ pub mod tasks;
 mod view;
 pub mod watcher;
 
-pub use daemon::{Daemon, Places};
+pub use daemon::{Daemon, Places, device_settings};

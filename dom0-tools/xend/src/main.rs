@@ -63,7 +63,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         run_network_script(&script);
     }
     daemon.resume()?;
-    let watched = Arc::clone(&daemon);
+    let watched = Arc::downgrade(&daemon);
     let events = Store::open()?;
     std::thread::Builder::new().name("watcher".to_owned()).spawn(move || watcher::run(&watched, &events))?;
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(daemon, &options.socket))

@@ -3,6 +3,7 @@
 use crate::daemon::Daemon;
 use crate::error::ToApi;
 use crate::records::{Record, Stage};
+use crate::view::nr_vcpus;
 use oxen_abi::domctl::DOMINF_DYING;
 use oxen_guest_config::OnDaemonStart;
 use oxen_xend_api::Error;
@@ -66,7 +67,7 @@ impl Daemon {
         let info = self.xen.domain(0).or_api("asking for domain 0")?;
         let memory_kib = (info.tot_pages * 4).to_string();
         let mut nodes = vec![("name".to_owned(), "Domain-0".to_owned()), ("domid".to_owned(), "0".to_owned()), ("memory/target".to_owned(), memory_kib)];
-        for vcpu in 0..=info.max_vcpu_id {
+        for vcpu in 0..nr_vcpus(&info) {
             let online = self.xen.vcpu(0, vcpu).or_api("asking for domain 0's vCPUs")?.is_some_and(|vcpu| vcpu.online != 0);
             nodes.push((format!("cpu/{vcpu}/availability"), if online { "online" } else { "offline" }.to_owned()));
         }

@@ -93,7 +93,7 @@ impl Daemon {
             target_kib: self.number_node(domid, "memory/target"),
             max_memory_kib,
             vcpus: info.nr_online_vcpus,
-            max_vcpus: info.max_vcpu_id.wrapping_add(1),
+            max_vcpus: nr_vcpus(info),
             cpu_time_ns: info.cpu_time,
             started_at: record.and_then(|record| record.started_at),
             cpupool: info.cpupool,
@@ -134,8 +134,8 @@ impl Daemon {
     pub fn vcpus(&self, which: &str) -> Result<Vec<Vcpu>, Error> {
         let domid = self.target(which)?.running()?;
         let nr_cpus = self.xen.physinfo().or_api("asking for the processors")?.max_cpu_id.saturating_add(1);
-        let max = self.xen.domain(domid).or_api("asking for the vCPUs")?.max_vcpu_id;
-        (0..=max)
+        let nr_vcpus = nr_vcpus(&self.xen.domain(domid).or_api("asking for the vCPUs")?);
+        (0..nr_vcpus)
             .map(|vcpu| {
                 let Some(info) = self.xen.vcpu(domid, vcpu).or_api("asking for a vCPU")? else { return Ok(Vcpu { vcpu, ..Vcpu::default() }) };
                 let affinity = self.xen.vcpu_affinity(domid, vcpu, nr_cpus).or_api("asking for affinities")?;
@@ -173,6 +173,11 @@ impl Daemon {
     }
 }
 
+/// The vCPUs of a domain; one that has just been created has none.
+pub(crate) fn nr_vcpus(info: &GetDomainInfo) -> u32 {
+    // `XEN_INVALID_MAX_VCPU_ID` is the number before 0.
+    info.max_vcpu_id.wrapping_add(1)
+}
 
 fn reason(reason: ShutdownReason) -> Reason {
     match reason {
@@ -211,5 +216,12 @@ mod tests {
     fn sets_of_processors_are_short() {
         assert_eq!(ranges(&CpuMap::new([0, 1, 2, 5, 7, 8])), "0-2,5,7-8");
         assert_eq!(ranges(&CpuMap::new([])), "");
+    }
+
+    #[test]
+    fn a_domain_without_vcpus_has_none() {
+        let info = |max_vcpu_id| GetDomainInfo { max_vcpu_id, ..GetDomainInfo::default() };
+        assert_eq!(nr_vcpus(&info(oxen_abi::domctl::XEN_INVALID_MAX_VCPU_ID)), 0);
+        assert_eq!(nr_vcpus(&info(3)), 4);
     }
 }

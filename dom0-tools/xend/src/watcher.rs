@@ -2,14 +2,14 @@
 
 use crate::daemon::Daemon;
 use oxen_xenstore::Store;
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 /// Guests are looked at this often even if nothing is heard: an operation on one may have been under way the last time.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Looks after guests for ever. `store` is a connection of its own.
-pub fn run(daemon: &Arc<Daemon>, store: &Store) {
+/// Looks after guests for as long as the daemon exists. `store` is a connection of its own.
+pub fn run(daemon: &Weak<Daemon>, store: &Store) {
     if let Err(error) = store.watch("@releaseDomain", "ended") {
         tracing::error!("cannot watch for the end of guests, they are looked at every {} s only: {error}", PERIOD.as_secs());
     }
@@ -23,6 +23,9 @@ pub fn run(daemon: &Arc<Daemon>, store: &Store) {
                 std::thread::sleep(PERIOD);
             }
         }
-        daemon.look_after_guests();
+        match daemon.upgrade() {
+            Some(daemon) => daemon.look_after_guests(),
+            None => return,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Disks.
 
 use super::Host;
-use crate::kernel::{Mount, Number};
+use crate::kernel::{Kernel, Mount, Number};
 use crate::{Code, Devices, Settings};
 use oxen_guest_config::Disk;
 use oxen_xend_api::DeviceState;
@@ -186,6 +186,8 @@ fn files_are_behind_loop_devices() {
         "{error}"
     );
     // The guest ends, but something in domain 0 still has the loop device.
+    let held = host.kernel.loops().unwrap();
+    host.kernel.world().loops = held;
     host.devices.detach_all(&host.store, 1).unwrap();
     let error = host
         .devices

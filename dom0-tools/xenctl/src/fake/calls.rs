@@ -6,15 +6,26 @@ use super::{read, read_bytes, write, write_bytes};
 use oxen_abi::arch_x86_64::VcpuGuestContext;
 use oxen_abi::domctl::{
     CreateDomain, DOMINF_PAUSED, DOMINF_SHUTDOWN, DOMINF_SHUTDOWN_SHIFT, Domctl, DomctlCmd,
-    GetDomainInfo, GetVcpuInfo, MaxMem, MaxVcpus, SCHEDOP_PUTINFO, SchedCredit, SchedulerOp,
-    SetDomainHandle, VcpuContext, XEN_INVALID_MAX_VCPU_ID,
+    GetDomainInfo, GetVcpuInfo, MaxMem, MaxVcpus, SCHEDOP_PUTINFO, SchedCredit, SchedulerId,
+    SchedulerOp, SetDomainHandle, VCPUAFFINITY_HARD, VCPUAFFINITY_SOFT, VcpuAffinity, VcpuContext,
+    XEN_INVALID_MAX_VCPU_ID,
 };
 use oxen_abi::event_channel::{AllocUnbound, EvtchnOp};
 use oxen_abi::memory::{MemoryOp, MemoryReservation};
 use oxen_abi::sched::{RemoteShutdown, SchedOp};
-use oxen_abi::sysctl::{GetDomainInfoList, PhysInfo, Sysctl, SysctlCmd};
-use oxen_abi::xen::{DOMID_FIRST_RESERVED, MmuUpdate, MmuextCmd, MmuextOp};
+use oxen_abi::sysctl::{
+    CpuTopo, CpuTopoInfo, GetDomainInfoList, PhysInfo, SchedId, Sysctl, SysctlCmd,
+};
+use oxen_abi::version::{CompileInfo, PlatformParameters, VersionOp};
+use oxen_abi::xen::{DOMID_FIRST_RESERVED, MmuUpdate, MmuextCmd, MmuextOp, Virq};
 use oxen_abi::{Errno, Hypercall};
+
+/// The most vCPUs of a domain.
+const MAX_VCPUS: u32 = 512;
+/// pCPUs of the host.
+const NR_CPUS: u32 = 2;
+/// All of them, as the bitmap of an affinity.
+const ALL_CPUS: u8 = (1 << NR_CPUS) - 1;
 
 /// Answers one call.
 pub(super) fn answer(state: &mut State, op: Hypercall, args: [u64; 5]) -> Result<u32, Errno> {
@@ -27,6 +38,7 @@ pub(super) fn answer(state: &mut State, op: Hypercall, args: [u64; 5]) -> Result
         Hypercall::MMU_UPDATE => mmu_update(state, first, second, args[3] as u16),
         Hypercall::EVENT_CHANNEL_OP => event_channel_op(state, EvtchnOp(first as u32), second),
         Hypercall::SCHED_OP => sched_op(state, SchedOp(first as u32), second),
+        Hypercall::XEN_VERSION => version(state, VersionOp(first as u32), second),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -57,6 +69,7 @@ fn domctl(state: &mut State, address: u64) -> Result<u32, Errno> {
         DomctlCmd::SETTIMEOFFSET => "domctl settimeoffset",
         DomctlCmd::SET_CPU_POLICY => "domctl set_cpu_policy",
         DomctlCmd::SETVCPUAFFINITY => "domctl setvcpuaffinity",
+        DomctlCmd::GETVCPUAFFINITY => "domctl getvcpuaffinity",
         DomctlCmd::RESUMEDOMAIN => "domctl resumedomain",
         _ => return Err(Errno::ENOSYS),
     };
@@ -68,6 +81,7 @@ fn domctl(state: &mut State, address: u64) -> Result<u32, Errno> {
         DomctlCmd::DESTROYDOMAIN => {
             domain(state, domid)?;
             state.destroy(domid);
+            state.ports.raise_virq(Virq::DOM_EXC.raw());
         }
         DomctlCmd::GETDOMAININFO => {
             let (id, domain) = state.domains.range(domid..).next().ok_or(Errno::ESRCH)?;
@@ -90,7 +104,7 @@ fn create(state: &mut State, domid: u16, config: CreateDomain) -> Result<u16, Er
     if state.domains.contains_key(&domid) {
         return Err(Errno::EEXIST);
     }
-    if config.max_vcpus == 0 {
+    if config.max_vcpus == 0 || config.max_vcpus > MAX_VCPUS {
         return Err(Errno::EINVAL);
     }
     state.insert_domain(domid, config);
@@ -133,10 +147,23 @@ fn of_domain(domain: &mut FakeDomain, cmd: DomctlCmd, domctl: &mut Domctl) -> Re
         DomctlCmd::GETVCPUINFO => {
             let info: GetVcpuInfo = domctl.u.read();
             if info.vcpu >= domain.nr_vcpus {
-                return Err(Errno::EINVAL);
+                return Err(Errno::ESRCH);
             }
             let online = u8::from(domain.contexts.contains_key(&info.vcpu));
             domctl.u.write(&GetVcpuInfo { online, ..info });
+        }
+        DomctlCmd::SETVCPUAFFINITY | DomctlCmd::GETVCPUAFFINITY => {
+            let argument: VcpuAffinity = domctl.u.read();
+            if argument.vcpu >= domain.nr_vcpus {
+                return Err(Errno::EINVAL);
+            }
+            let (hard, soft) = domain.affinity.entry(argument.vcpu).or_insert((ALL_CPUS, ALL_CPUS));
+            for (flag, set, map) in [(VCPUAFFINITY_HARD, hard, argument.cpumap_hard), (VCPUAFFINITY_SOFT, soft, argument.cpumap_soft)] {
+                if cmd == DomctlCmd::SETVCPUAFFINITY && argument.flags & flag != 0 {
+                    *set = read::<u8>(map.bitmap.address()) & ALL_CPUS;
+                }
+                write(map.bitmap.address(), set);
+            }
         }
         DomctlCmd::SCHEDULER_OP => {
             let mut argument: SchedulerOp = domctl.u.read();
@@ -191,11 +218,15 @@ fn sysctl(state: &mut State, address: u64) -> Result<u32, Errno> {
     match sysctl.cmd {
         SysctlCmd::PHYSINFO => {
             state.enter("sysctl physinfo")?;
+            let claimed = state.domains.values().map(|domain| domain.claimed).sum();
+            let used: u64 = state.domains.values().map(|domain| domain.frames.len() as u64).sum();
             sysctl.u.write(&PhysInfo {
-                nr_cpus: 2,
-                max_cpu_id: 1,
+                nr_cpus: NR_CPUS,
+                max_cpu_id: NR_CPUS - 1,
                 nr_nodes: 1,
+                total_pages: state.free + used,
                 free_pages: state.free,
+                outstanding_pages: claimed,
                 ..PhysInfo::default()
             });
         }
@@ -212,9 +243,39 @@ fn sysctl(state: &mut State, address: u64) -> Result<u32, Errno> {
             list.num_domains = u32::try_from(count).map_err(|_| Errno::EINVAL)?;
             sysctl.u.write(&list);
         }
+        SysctlCmd::SCHED_ID => {
+            state.enter("sysctl sched_id")?;
+            sysctl.u.write(&SchedId { sched_id: SchedulerId::CREDIT });
+        }
+        SysctlCmd::CPUTOPOINFO => {
+            state.enter("sysctl cputopoinfo")?;
+            let mut info: CpuTopoInfo = sysctl.u.read();
+            for cpu in 0..info.num_cpus.min(NR_CPUS) {
+                if let Some(at) = info.cputopo.element(u64::from(cpu)) {
+                    write(at.address(), &CpuTopo { core: cpu, socket: 0, node: 0 });
+                }
+            }
+            info.num_cpus = NR_CPUS;
+            sysctl.u.write(&info);
+        }
         _ => return Err(Errno::ENOSYS),
     }
     write(address, &sysctl);
+    Ok(0)
+}
+
+fn version(state: &mut State, op: VersionOp, address: u64) -> Result<u32, Errno> {
+    state.enter("xen_version")?;
+    match op {
+        VersionOp::VERSION => return Ok(4 << 16 | 17),
+        VersionOp::PAGESIZE => return Ok(4096),
+        VersionOp::EXTRAVERSION => write_bytes(address, b".fake\0"),
+        VersionOp::CAPABILITIES => write_bytes(address, b"xen-3.0-x86_64 \0"),
+        VersionOp::CHANGESET | VersionOp::COMMANDLINE => write_bytes(address, b"\0"),
+        VersionOp::COMPILE_INFO => write(address, &CompileInfo::default()),
+        VersionOp::PLATFORM_PARAMETERS => write(address, &PlatformParameters::default()),
+        _ => return Err(Errno::ENOSYS),
+    }
     Ok(0)
 }
 
@@ -231,7 +292,8 @@ fn memory_op(state: &mut State, op: MemoryOp, address: u64) -> Result<u32, Errno
         MemoryOp::CLAIM_PAGES => {
             state.enter("memory_op claim_pages")?;
             let argument: MemoryReservation = read(address);
-            let free = state.free;
+            let others = state.domains.iter().filter(|(domid, _)| **domid != argument.domid);
+            let free = state.free.saturating_sub(others.map(|(_, domain)| domain.claimed).sum());
             let domain = domain(state, argument.domid)?;
             let more = argument
                 .nr_extents

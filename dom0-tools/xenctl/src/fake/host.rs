@@ -80,7 +80,21 @@ pub struct FakeDomain {
     pub grant_frame: u64,
     /// Credit weight and cap.
     pub credit: (u16, u16),
+    /// Hard and soft affinity of vCPUs that somebody asked for, as bitmaps.
+    pub affinity: BTreeMap<u32, (u8, u8)>,
 }
+
+/// When a [`Hook`] is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing has happened yet.
+    Before,
+    /// The call has had its effect.
+    After,
+}
+
+/// What is told of every hypercall and mapping of one connection; an error before a call takes the call's place.
+pub type Hook = dyn Fn(Moment) -> Result<(), Errno> + Send + Sync;
 
 impl Shared {
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -123,9 +137,26 @@ impl FakeHost {
     /// A connection of domain 0 to this hypervisor.
     #[must_use]
     pub fn xen(&self) -> Xen {
+        self.xen_with(Box::new(|_| Ok(())))
+    }
+
+    /// As [`FakeHost::xen`], with something that sees, holds up or refuses its calls.
+    #[must_use]
+    pub fn xen_with(&self, hook: Box<Hook>) -> Xen {
         Xen::over(FakeXen {
             shared: Arc::clone(&self.shared),
+            hook,
         })
+    }
+
+    /// Gives domain `domid` running vCPUs, such as domain 0, which begins without.
+    pub fn add_vcpus(&self, domid: u16, nr_vcpus: u32) {
+        self.shared.with(|state| {
+            if let Some(domain) = state.domains.get_mut(&domid) {
+                domain.nr_vcpus = nr_vcpus;
+                domain.contexts.extend((0..nr_vcpus).map(|vcpu| (vcpu, Vec::new())));
+            }
+        });
     }
 
     /// An event channel device of domain 0.
@@ -325,16 +356,32 @@ fn io_error(errno: Errno) -> io::Error {
 }
 
 /// The hypercalls.
-#[derive(Debug)]
 struct FakeXen {
     shared: Arc<Shared>,
+    hook: Box<Hook>,
+}
+
+impl FakeXen {
+    /// Does `work` between the hook's two moments.
+    fn hooked<T>(&self, work: impl FnOnce() -> T) -> Result<T, Errno> {
+        (self.hook)(Moment::Before)?;
+        let done = work();
+        (self.hook)(Moment::After)?;
+        Ok(done)
+    }
+}
+
+impl fmt::Debug for FakeXen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
 }
 
 impl Transport for FakeXen {
     // SAFETY: the fake reads and writes only the arguments of the call, for which the caller vouches.
     unsafe fn hypercall(&self, op: Hypercall, args: [u64; 5]) -> io::Result<u32> {
-        self.shared
-            .with(|state| super::calls::answer(state, op, args))
+        self.hooked(|| self.shared.with(|state| super::calls::answer(state, op, args)))
+            .flatten()
             .map_err(io_error)
     }
 
@@ -348,6 +395,7 @@ impl Transport for FakeXen {
         frames: &[u64],
         writable: bool,
     ) -> Result<SharedMemory, MapFailure> {
+        self.hooked(|| ()).map_err(|errno| (None, io_error(errno)))?;
         self.shared.with(|state| {
             state
                 .enter("map_foreign")
@@ -370,6 +418,7 @@ impl Transport for FakeXen {
     }
 
     fn map_resource(&self, resource: &Resource, writable: bool) -> io::Result<SharedMemory> {
+        self.hooked(|| ()).map_err(io_error)?;
         let frame = self.shared.with(|state| {
             state.enter("map_resource").map_err(io_error)?;
             let domain = state

@@ -7,7 +7,7 @@ mod memory;
 #[cfg(test)]
 mod script;
 
-pub use host::{FakeDomain, FakeHost};
+pub use host::{FakeDomain, FakeHost, Hook, Moment};
 #[cfg(test)]
 pub(crate) use script::xen;
 

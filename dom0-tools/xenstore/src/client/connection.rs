@@ -123,15 +123,20 @@ impl Connection {
         }
     }
 
-    /// Waits for the answer to request `req_id`; events that come before it go to `events`.
+    /// Waits for the answer to request `req_id`; events that come with it go to `events`, also those behind it: the descriptor does
+    /// not become readable for them again.
     pub fn answer(&mut self, req_id: u32, events: &mut VecDeque<Vec<u8>>) -> io::Result<(XsType, Vec<u8>)> {
+        let mut answer = None;
         loop {
             while let Some((head, payload)) = self.ready()? {
                 if head.kind == XsType::WATCH_EVENT {
                     events.push_back(payload);
                 } else if head.req_id == req_id {
-                    return Ok((head.kind, payload));
+                    answer = Some((head.kind, payload));
                 }
+            }
+            if let Some(answer) = answer {
+                return Ok(answer);
             }
             if !self.fill()? {
                 self.wait(PollFlags::IN)?;
