@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::debs;
+use crate::initramfs::{files_in, name_of};
 use crate::process::query;
 use crate::setup;
 use crate::workspace::Workspace;
@@ -14,13 +15,18 @@ use crate::workspace::Workspace;
 /// The programs by package and directory, where they also go in the image.
 const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("xen-utils-4.17", "usr/lib/xen-4.17/bin", &["xl", "xenstored", "xen-init-dom0", "xenconsoled", "xenconsole"]),
-    ("xenstore-utils", "usr/bin", &["xenstore", "xenstore-exists", "xenstore-ls", "xenstore-read", "xenstore-rm", "xenstore-watch", "xenstore-write"]),
+    ("xenstore-utils", "usr/bin", &["xenstore", "xenstore-exists", "xenstore-list", "xenstore-ls", "xenstore-read", "xenstore-rm", "xenstore-watch", "xenstore-write"]),
 ];
+
+/// What the programs run for guests' devices: scripts, and the shell for which they are written.
+const SCRIPTS: &str = "etc/xen/scripts";
+const SHELL: &str = "bin/bash";
 
 /// The packages whose libraries the programs may need.
 const LIBRARIES: &[&str] = &[
     "libc6",
     "libgcc-s1",
+    "libtinfo6",
     "libxencall1",
     "libxendevicemodel1",
     "libxenevtchn1",
@@ -43,22 +49,37 @@ const LOADED_LATER: &[&str] = &["libgcc_s.so.1"];
 
 /// Where each file goes in the image, and where it is here.
 pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    with_libraries(ws, programs(ws)?)
+}
+
+/// As [`files`], with what guests with disks and network cards need.
+pub fn files_for_devices(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    let mut files = programs(ws)?;
+    files.push((SHELL.to_owned(), debs::unpack(ws, "bash", &[&format!("./{SHELL}")])?.join(SHELL)));
+    let mut files = with_libraries(ws, files)?;
+    let scripts = debs::unpack(ws, "xen-utils-common", &[&format!("./{SCRIPTS}")])?.join(SCRIPTS);
+    files.extend(files_in(&scripts)?.into_iter().map(|script| (format!("{SCRIPTS}/{}", name_of(&script)), script)));
+    Ok(files)
+}
+
+fn programs(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
+    let mut files = Vec::new();
+    for (package, dir, programs) in PROGRAMS {
+        let root = debs::unpack(ws, package, &[&format!("./{dir}")])?;
+        files.extend(programs.iter().map(|program| (format!("{dir}/{program}"), root.join(dir).join(program))));
+    }
+    Ok(files)
+}
+
+/// Adds the libraries that programs need.
+fn with_libraries(ws: &Workspace, mut files: Vec<(String, PathBuf)>) -> Result<Vec<(String, PathBuf)>> {
     setup::compile_tools(ws)?;
     let mut directories = Vec::new();
     for package in LIBRARIES {
         let root = debs::unpack(ws, package, &[])?;
         directories.extend(["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| root.join(dir)));
     }
-    let mut files = Vec::new();
-    let mut pending = Vec::new();
-    for (package, dir, programs) in PROGRAMS {
-        let root = debs::unpack(ws, package, &[&format!("./{dir}")])?;
-        for program in *programs {
-            let path = root.join(dir).join(program);
-            pending.push(path.clone());
-            files.push((format!("{dir}/{program}"), path));
-        }
-    }
+    let mut pending: Vec<PathBuf> = files.iter().map(|(_, path)| path.clone()).collect();
     let mut seen = BTreeSet::new();
     while let Some(path) = pending.pop() {
         for name in needed(&path)?.into_iter().chain(LOADED_LATER.iter().map(|name| (*name).to_owned())) {

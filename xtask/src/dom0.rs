@@ -96,6 +96,16 @@ pub fn image_with_bench(ws: &Workspace) -> Result<Option<Image>> {
     image_with(ws, Flavour::Stock, as_programs(compile::static_programs(ws, &["oxen-bench"], &ws.target.join("bench-programs"))?))
 }
 
+/// The stock image with both control stacks, guests to create, and what measures them.
+pub fn image_with_control_bench(ws: &Workspace) -> Result<Option<Image>> {
+    let programs = as_programs(compile::static_programs(ws, &["oxen-bench", "oxen-control-bench"], &ws.target.join("bench-programs"))?);
+    let mut extras = own_programs(ws)?;
+    extras.extend(debian_tools::files_for_devices(ws)?.into_iter().map(|(place, file)| Member::program(place, file)));
+    extras.extend(domu::members_for_bench(ws, &programs)?.unwrap_or_default());
+    extras.extend(programs);
+    image_with(ws, Flavour::Stock, extras)
+}
+
 fn image_with(ws: &Workspace, flavour: Flavour, extras: Vec<Member>) -> Result<Option<Image>> {
     let Some(kernel) = kernel(ws, flavour)? else { return Ok(None) };
     let initrd = initramfs(ws, &kernel, extras)?;

@@ -4,6 +4,7 @@
 
 mod bad_kernels;
 mod bench;
+mod bench_control;
 mod cases;
 mod compile;
 mod cpio;
@@ -83,6 +84,8 @@ enum Verb {
     Test(ladder::Options),
     /// Count the cost of system calls, faults, forks and more on the bare machine, on Xen 4.17 and on Oxen
     Bench(bench::Options),
+    /// Measure xm and our daemons on Oxen beside xl and Xen's daemons on Xen 4.17: create, destroy, list, and what guests cost
+    BenchControl(bench_control::Options),
     /// Check the sources: SAFETY comments, imports between rooms, forbidden unsafe, file sizes, panics on guest paths
     Tidy,
     /// Fuzz the hypercall handlers on the fake machine
@@ -129,6 +132,7 @@ fn act(verb: Verb) -> Result<bool> {
         }
         Verb::Test(options) => return ladder::run(&ws, &options),
         Verb::Bench(options) => return bench::run(&ws, &options),
+        Verb::BenchControl(options) => return bench_control::run(&ws, &options),
         Verb::Tidy => return tidy::run(&ws),
         Verb::Fuzz(options) => fuzz::run(&ws, &options)?,
         Verb::Soak(options) => return soak::run(&ws, &options),
