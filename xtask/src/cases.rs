@@ -87,6 +87,8 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "q35-bios-2cpu", tests: EVERYTHING_SMP, cpus: 2, seconds: 500, ..DOM0 },
         Dom0Case { name: "q35-bios-4cpu", tests: &["boot", "time", "smp", "process"], cpus: 4, seconds: 600, ..DOM0 },
         Dom0Case { name: "q35-bios-8cpu", tests: &["boot"], cpus: 8, seconds: 600, ..DOM0 },
+        Dom0Case { name: "q35-bios-16cpu", tests: &["boot"], cpus: 16, seconds: 900, ..DOM0 },
+        Dom0Case { name: "64-vcpus-on-2-cpus", tests: &["boot", "time"], options: "dom0_max_vcpus=64", cpus: 2, dom0_cpus: Some(64), seconds: 900, ..DOM0 },
         Dom0Case { name: "q35-uefi-2cpu", tests: &["boot", "time", "net", "irq"], firmware: Uefi, cpus: 2, seconds: 500, ..DOM0 },
         Dom0Case { name: "q35-uefi-1cpu", tests: &["disk", "boot"], firmware: Uefi, seconds: 500, ..DOM0 },
         Dom0Case { name: "pc-bios-1cpu", tests: DEVICES, board: Pc, ..DOM0 },

@@ -22,11 +22,6 @@ pub enum Complaint {
         /// What the value may be.
         expected: &'static str,
     },
-    /// The option is understood but has no effect in this version.
-    NoEffect {
-        /// The name as written.
-        name: String,
-    },
 }
 
 /// `name=value` or `name`, with everything unprintable escaped.
@@ -61,11 +56,6 @@ impl fmt::Display for Complaint {
                     Written(name, value.as_deref())
                 )
             }
-            Self::NoEffect { name } => write!(
-                f,
-                "command line: option {} has no effect in this version",
-                Written(name, None)
-            ),
         }
     }
 }

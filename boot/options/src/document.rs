@@ -1,6 +1,6 @@
 //! The documentation of the options.
 
-use crate::table::{Setter, Status, TABLE};
+use crate::table::{Setter, TABLE};
 use alloc::string::String;
 use core::fmt::Write;
 
@@ -22,34 +22,19 @@ with `no-` in front means `no`.
 #[must_use]
 pub fn markdown() -> String {
     let mut page = String::from(INTRODUCTION);
-    for (status, heading, remark) in [
-        (Status::Honoured, "Options", ""),
-        (
-            Status::NoEffect,
-            "Options without effect",
-            "These are understood but change nothing in this version; giving one is reported.\n\n",
-        ),
-    ] {
-        if !TABLE.iter().any(|spec| spec.status == status) {
-            continue;
-        }
-        let _ = write!(
-            page,
-            "\n## {heading}\n\n{remark}| Option | Default | Meaning |\n|---|---|---|\n"
-        );
-        for spec in TABLE.iter().filter(|spec| spec.status == status) {
-            let written = match spec.setter {
-                Setter::Switch(_) | Setter::Bare => String::from(spec.name),
-                Setter::Value(_) => {
-                    let mut written = String::from(spec.name);
-                    written.push('=');
-                    // A bar would end the table's cell.
-                    written.push_str(&spec.syntax.replace('|', "\\|"));
-                    written
-                }
-            };
-            let _ = writeln!(page, "| `{written}` | {} | {} |", spec.default, spec.help);
-        }
+    page.push_str("\n## Options\n\n| Option | Default | Meaning |\n|---|---|---|\n");
+    for spec in TABLE {
+        let written = match spec.setter {
+            Setter::Switch(_) | Setter::Bare => String::from(spec.name),
+            Setter::Value(_) => {
+                let mut written = String::from(spec.name);
+                written.push('=');
+                // A bar would end the table's cell.
+                written.push_str(&spec.syntax.replace('|', "\\|"));
+                written
+            }
+        };
+        let _ = writeln!(page, "| `{written}` | {} | {} |", spec.default, spec.help);
     }
     page
 }

@@ -76,10 +76,10 @@ impl ConsoleSet {
     }
 }
 
-/// What keeps the hypervisor's time.
+/// The clock by which the time stamp counter is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockSource {
-    /// The time-stamp counter.
+    /// None in particular.
     Tsc,
     /// The high-precision event timer.
     Hpet,
@@ -87,20 +87,6 @@ pub enum ClockSource {
     Acpi,
     /// The 8254 timer.
     Pit,
-}
-
-/// How much of ACPI to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Acpi {
-    /// All of it.
-    #[default]
-    On,
-    /// Only the processor list.
-    CpusOnly,
-    /// Everything but interrupt routing.
-    NoIrq,
-    /// Nothing.
-    Off,
 }
 
 /// Everything that the command line can set, with the defaults where it does not.
@@ -138,14 +124,12 @@ pub struct Options {
     pub smep: bool,
     /// `smap=`
     pub smap: bool,
-    /// `pcid=`
-    pub pcid: bool,
-    /// `acpi=`
-    pub acpi: Acpi,
     /// `clocksource=`; `None` for the best there is.
     pub clocksource: Option<ClockSource>,
-    /// `watchdog`
-    pub watchdog: bool,
+    /// `sched_credit_tslice_ms=`
+    pub sched_credit_tslice_ms: u32,
+    /// `sched_ratelimit_us=`
+    pub sched_ratelimit_us: u32,
     /// What follows ` -- `: appended to the kernel command line of domain 0.
     pub dom0_args: String,
 }
@@ -164,8 +148,8 @@ impl Default for Options {
                 vga: true,
             },
             loglvl: LogThreshold {
-                always: LogLevel::Warning,
-                rate_limited: LogLevel::Warning,
+                always: LogLevel::Info,
+                rate_limited: LogLevel::Info,
             },
             guest_loglvl: LogThreshold {
                 always: LogLevel::None,
@@ -179,10 +163,9 @@ impl Default for Options {
             x2apic: true,
             smep: true,
             smap: true,
-            pcid: true,
-            acpi: Acpi::default(),
             clocksource: None,
-            watchdog: false,
+            sched_credit_tslice_ms: 30,
+            sched_ratelimit_us: 1000,
             dom0_args: String::new(),
         }
     }

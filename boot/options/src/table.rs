@@ -1,18 +1,9 @@
 //! The table of options.
 
 use crate::dom0::{Dom0Mem, Dom0Vcpus};
-use crate::options::{Acpi, ClockSource, ConsoleSet, LogThreshold, Options};
+use crate::options::{ClockSource, ConsoleSet, LogThreshold, Options};
 use crate::serial::ComPort;
 use crate::value;
-
-/// Whether this version acts on an option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It does.
-    Honoured,
-    /// It does not yet; giving the option is reported.
-    NoEffect,
-}
 
 /// How an option's value is read and stored.
 #[derive(Clone, Copy)]
@@ -35,8 +26,6 @@ pub struct OptionSpec {
     pub default: &'static str,
     /// What it does.
     pub help: &'static str,
-    /// Whether this version acts on it.
-    pub status: Status,
     pub(crate) setter: Setter,
 }
 
@@ -56,7 +45,6 @@ pub static TABLE: &[OptionSpec] = &[
         help: "Memory of domain 0. An amount is a size with suffix B, K, M, G or T (K where there is none), a percentage of the machine's \
                memory such as `25%`, or both, `512M+10%`. A minus sign in front means all memory but that amount. `max:` also bounds \
                later growth. Domain 0 gets what is free where it asks for more.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| set(&mut options.dom0_mem, Dom0Mem::read(text))),
     },
     OptionSpec {
@@ -64,7 +52,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "<n>|<min>-<max>|<min>-|-<max>",
         default: "one for each processor",
         help: "Number of domain 0's vCPUs, or bounds for it.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(&mut options.dom0_max_vcpus, Dom0Vcpus::read(text))
         }),
@@ -74,7 +61,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "off",
         help: "Binds each vCPU of domain 0 to the processor of the same number.",
-        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.dom0_vcpus_pin = on),
     },
     OptionSpec {
@@ -83,7 +69,6 @@ pub static TABLE: &[OptionSpec] = &[
         default: "115200,8n1,0x3f8,4",
         help: "How to drive the first serial port, where `console` names it. `auto` keeps the rate that the firmware set. Parts may be left \
                empty. Interrupt 0 means polling. A UART with another clock than 1843200 Hz is not supported.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(&mut options.com1, ComPort::read(text).map(Some))
         }),
@@ -93,7 +78,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: COM_SYNTAX,
         default: "115200,8n1,0x2f8,3",
         help: "As `com1`, for the second serial port.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(&mut options.com2, ComPort::read(text).map(Some))
         }),
@@ -103,23 +87,22 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "<list of com1, com2, vga, none>",
         default: "com1,vga",
         help: "Where the hypervisor's messages go, and where its console input comes from.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| set(&mut options.console, ConsoleSet::read(text))),
     },
     OptionSpec {
         name: "loglvl",
         syntax: LEVEL_SYNTAX,
-        default: "warning",
-        help: "Which of the hypervisor's own messages are shown: up to the first level always, up to the second at a limited rate.",
-        status: Status::NoEffect,
+        default: "info",
+        help: "Which of the hypervisor's own messages are shown: from `info` on also those that only inform, such as what was found of the \
+               hardware. Warnings and what is worse are always shown, and none of these messages comes often enough to limit its rate.",
         setter: Setter::Value(|options, text| set(&mut options.loglvl, LogThreshold::read(text))),
     },
     OptionSpec {
         name: "guest_loglvl",
         syntax: LEVEL_SYNTAX,
         default: "none/warning",
-        help: "As `loglvl`, for messages that a guest causes.",
-        status: Status::NoEffect,
+        help: "Whether messages that guests can cause at will, all of level `warning`, are shown: always where the first level includes them, \
+               at a limited rate where the second does, else not. Why a guest ended is always shown.",
         setter: Setter::Value(|options, text| {
             set(&mut options.guest_loglvl, LogThreshold::read(text))
         }),
@@ -129,7 +112,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "<size>",
         default: "1M",
         help: "Size of the ring that keeps messages for `xm dmesg`; rounded up to a power of two, at least 1 MiB, at most 64 MiB.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             set(
                 &mut options.conring_len_bytes,
@@ -142,7 +124,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "",
         help: "Every message is written out before the hypervisor goes on; it is always so.",
-        status: Status::Honoured,
         setter: Setter::Bare,
     },
     OptionSpec {
@@ -151,7 +132,6 @@ pub static TABLE: &[OptionSpec] = &[
         default: "current",
         help: "The screen mode is the one that the boot loader set (in GRUB: `gfxpayload`). `keep` goes on writing to the screen after \
                domain 0 has taken it.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| set(&mut options.vga_keep, vga_keep(text))),
     },
     OptionSpec {
@@ -159,7 +139,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "off",
         help: "Stops the machine after a fatal error, instead of rebooting it after five seconds.",
-        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.noreboot = on),
     },
     OptionSpec {
@@ -167,7 +146,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "<n>",
         default: "all",
         help: "Starts at most this many processors.",
-        status: Status::Honoured,
         setter: Setter::Value(|options, text| {
             let n = u32::try_from(value::number(text)?)
                 .ok()
@@ -180,7 +158,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "off",
         help: "Starts only the boot processor.",
-        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.nosmp = on),
     },
     OptionSpec {
@@ -188,15 +165,32 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "credit",
         default: "credit",
         help: "The scheduler. There is one.",
-        status: Status::Honoured,
         setter: Setter::Value(|_, text| (text == "credit").then_some(())),
+    },
+    OptionSpec {
+        name: "sched_credit_tslice_ms",
+        syntax: "<n>",
+        default: "30",
+        help: "Time slice of the scheduler in milliseconds, 1 to 1000.",
+        setter: Setter::Value(|options, text| {
+            set(&mut options.sched_credit_tslice_ms, number_in(text, 1..=1000))
+        }),
+    },
+    OptionSpec {
+        name: "sched_ratelimit_us",
+        syntax: "<n>",
+        default: "1000",
+        help: "How long a vCPU runs at least, in microseconds, before one that woke up takes its place: 100 to 500000, or 0 for no such time.",
+        setter: Setter::Value(|options, text| {
+            let wanted = number_in(text, 0..=0).or_else(|| number_in(text, 100..=500_000));
+            set(&mut options.sched_ratelimit_us, wanted)
+        }),
     },
     OptionSpec {
         name: "lapic",
         syntax: "",
         default: "on",
         help: "Uses the local APIC even where the firmware left it off, which is done anyway: it cannot be switched off.",
-        status: Status::Honoured,
         setter: Setter::Bare,
     },
     OptionSpec {
@@ -204,7 +198,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "on",
         help: "Uses the local APIC's x2APIC mode where the processor has it.",
-        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.x2apic = on),
     },
     OptionSpec {
@@ -212,7 +205,6 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "on",
         help: "Uses supervisor-mode execution prevention where the processor has it.",
-        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.smep = on),
     },
     OptionSpec {
@@ -220,31 +212,14 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "on",
         help: "Uses supervisor-mode access prevention where the processor has it.",
-        status: Status::Honoured,
         setter: Setter::Switch(|options, on| options.smap = on),
-    },
-    OptionSpec {
-        name: "pcid",
-        syntax: "",
-        default: "on",
-        help: "Uses process-context identifiers where the processor has them.",
-        status: Status::NoEffect,
-        setter: Setter::Switch(|options, on| options.pcid = on),
-    },
-    OptionSpec {
-        name: "acpi",
-        syntax: "force|ht|noirq|off",
-        default: "all of ACPI",
-        help: "How much of ACPI to use: `ht` only the processor list, `noirq` everything but interrupt routing, `off` nothing.",
-        status: Status::NoEffect,
-        setter: Setter::Value(|options, text| set(&mut options.acpi, acpi(text))),
     },
     OptionSpec {
         name: "clocksource",
         syntax: "tsc|hpet|acpi|pit",
         default: "the best there is",
-        help: "What keeps the hypervisor's time.",
-        status: Status::NoEffect,
+        help: "The clock against which the rate of the time stamp counter, which keeps the time, is measured. `tsc` leaves the choice to the \
+               hypervisor, and so does a clock that the machine does not have, which is then reported.",
         setter: Setter::Value(|options, text| {
             set(&mut options.clocksource, clocksource(text).map(Some))
         }),
@@ -254,16 +229,7 @@ pub static TABLE: &[OptionSpec] = &[
         syntax: "",
         default: "",
         help: "Interrupts stay on the processor that they were bound to first; it is always so.",
-        status: Status::Honoured,
         setter: Setter::Bare,
-    },
-    OptionSpec {
-        name: "watchdog",
-        syntax: "",
-        default: "off",
-        help: "Reports a processor that has not handled a timer for five seconds as a fatal error.",
-        status: Status::NoEffect,
-        setter: Setter::Switch(|options, on| options.watchdog = on),
     },
 ];
 
@@ -271,6 +237,10 @@ pub static TABLE: &[OptionSpec] = &[
 fn set<T>(place: &mut T, value: Option<T>) -> Option<()> {
     *place = value?;
     Some(())
+}
+
+fn number_in(text: &str, range: core::ops::RangeInclusive<u32>) -> Option<u32> {
+    u32::try_from(value::number(text)?).ok().filter(|n| range.contains(n))
 }
 
 fn conring_len(len: u64) -> Option<u64> {
@@ -284,18 +254,6 @@ fn vga_keep(text: &str) -> Option<bool> {
         "current" => Some(false),
         "keep" | "current,keep" => Some(true),
         _ => None,
-    }
-}
-
-fn acpi(text: &str) -> Option<Acpi> {
-    match text {
-        "force" => Some(Acpi::On),
-        "ht" => Some(Acpi::CpusOnly),
-        "noirq" => Some(Acpi::NoIrq),
-        _ => match value::boolean(text)? {
-            true => Some(Acpi::On),
-            false => Some(Acpi::Off),
-        },
     }
 }
 

@@ -124,6 +124,18 @@ struct Input {
     to_hypervisor: bool,
 }
 
+/// What becomes of lines that guests can cause at will.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuestLines {
+    /// They are shown, each of them.
+    All,
+    /// More than a burst are counted instead of shown.
+    #[default]
+    Limited,
+    /// They are not shown.
+    None,
+}
+
 #[derive(Debug)]
 struct Limit {
     left: u32,
@@ -171,8 +183,13 @@ impl<M: Machine> Hypervisor<M> {
         self.console_output(&line.0);
     }
 
-    /// As [`Hypervisor::log`], for lines that a guest can cause: more than a burst are counted instead of shown.
+    /// As [`Hypervisor::log`], for lines that a guest can cause; the configuration says what becomes of them.
     pub fn log_limited(&self, text: fmt::Arguments<'_>) {
+        match self.config.guest_lines {
+            GuestLines::All => return self.log(text),
+            GuestLines::Limited => {}
+            GuestLines::None => return,
+        }
         let dropped = {
             let mut limit = self.console.limit.lock();
             let now = self.machine.now_ns();
@@ -319,6 +336,17 @@ mod tests {
         let mut all = [0; 2 * BYTES];
         assert_eq!(ring.copy(0, &mut all), (BYTES, 11 + BYTES as u64));
         assert!(all[..BYTES].iter().all(|b| *b == b'x'));
+    }
+
+    #[test]
+    fn lines_of_guests_as_configured() {
+        for (guest_lines, expected) in [(GuestLines::All, 40), (GuestLines::Limited, LIMIT_BURST as usize), (GuestLines::None, 0)] {
+            let mut w = crate::hypercall::testing::World::new();
+            w.hv.config.guest_lines = guest_lines;
+            (0..40).for_each(|n| w.hv.log_limited(format_args!("#{n}")));
+            let shown = w.hv.console.ring.lock().last(4096).iter().filter(|&&byte| byte == b'#').count();
+            assert_eq!(shown, expected, "{guest_lines:?}");
+        }
     }
 
     #[test]

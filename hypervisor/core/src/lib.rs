@@ -56,6 +56,8 @@ pub struct Config {
     pub command_line: String,
     /// Stop instead of rebooting when dom0 or the hypervisor dies.
     pub no_reboot: bool,
+    /// What becomes of lines that guests cause.
+    pub guest_lines: console::GuestLines,
     /// Debug-key input comes from this serial line.
     pub console_input: bool,
 }

@@ -13,7 +13,7 @@ use oxen_hal::{Frames, Platform, Processors};
 use oxen_kernel_image::{Kernel, KernelFile};
 use oxen_machine::boot::Module;
 use oxen_machine::boot::multiboot2::Screen;
-use oxen_machine::{MACHINE, X86, fatal, log, memory};
+use oxen_machine::{MACHINE, X86, fatal, info, log, memory};
 use oxen_mm::MAX_ORDER;
 use oxen_options::Options;
 use oxen_types::{DomId, Mfn, Pfn, VcpuId};
@@ -48,7 +48,7 @@ pub fn unpack(module: Option<Module>) -> Unpacked {
         Ok(file) => file,
         Err(error) => fatal::cannot_go_on(format_args!("The dom0 kernel cannot be used: {error}")),
     };
-    log!("dom0 kernel: {}, {}, {} KiB unpacked", file.container(), file.compression(), file.unpacked_len() >> 10);
+    info!("dom0 kernel: {}, {}, {} KiB unpacked", file.container(), file.compression(), file.unpacked_len() >> 10);
     if file.stored().is_some() {
         return Unpacked { module, buffer: None };
     }
@@ -152,7 +152,7 @@ pub fn build(hv: &Hypervisor<X86>, options: &Options, kernel: Unpacked, initrd: 
     if efi && let Some(rsdp) = MACHINE.acpi_rsdp() {
         let _ = write!(line, " acpi_rsdp={rsdp}");
     }
-    log!("dom0 command line: {line}");
+    info!("dom0 command line: {line}");
     let built = fill(&plan, &parsed, initrd.as_ref(), &mut memory, domain.shared_info.mfn(), &line);
     for &(pfn, mfn, count) in &memory.stretches {
         for i in 0..count {

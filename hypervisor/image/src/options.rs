@@ -2,7 +2,9 @@
 
 use oxen_machine::boot::EarlyOptions;
 use oxen_machine::console::{ConsoleSettings, Parity, SerialSettings};
-use oxen_options::{ComPort, Options};
+use oxen_core::console::GuestLines;
+use oxen_machine::time::ReferenceClock;
+use oxen_options::{ClockSource, ComPort, LogLevel, Options};
 
 /// Bytes of the heap's first part; it grows by itself.
 const HEAP_BYTES: u64 = 1 << 20;
@@ -20,9 +22,27 @@ pub fn early(options: &Options) -> EarlyOptions {
         x2apic: options.x2apic,
         smep: options.smep,
         smap: options.smap,
+        informative: options.loglvl.always >= LogLevel::Info,
+        clock: match options.clocksource {
+            None | Some(ClockSource::Tsc) => None,
+            Some(ClockSource::Hpet) => Some(ReferenceClock::Hpet),
+            Some(ClockSource::Acpi) => Some(ReferenceClock::Pm),
+            Some(ClockSource::Pit) => Some(ReferenceClock::Pit),
+        },
         console_ring_bytes: options.conring_len_bytes + oxen_core::console::RING_HEADER_BYTES as u64,
         heap_bytes: HEAP_BYTES,
         ..EarlyOptions::default()
+    }
+}
+
+/// What becomes of lines that guests cause, which are warnings.
+pub fn guest_lines(options: &Options) -> GuestLines {
+    if options.guest_loglvl.always >= LogLevel::Warning {
+        GuestLines::All
+    } else if options.guest_loglvl.rate_limited >= LogLevel::Warning {
+        GuestLines::Limited
+    } else {
+        GuestLines::None
     }
 }
 

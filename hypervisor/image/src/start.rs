@@ -3,10 +3,11 @@
 use crate::{dom0, heap, upcalls};
 use alloc::string::{String, ToString};
 use oxen_core::console::Ring;
+use oxen_core::sched::params::Params;
 use oxen_core::{Config, Hypervisor, VersionInfo};
 use oxen_hal::{Clock, Frames};
 use oxen_machine::boot::BootInfo;
-use oxen_machine::{MACHINE, X86, console, fatal, log, memory, smp};
+use oxen_machine::{MACHINE, X86, console, fatal, info, log, memory, smp};
 use oxen_mm::{FrameBlock, Mm};
 use oxen_sync::OnceCell;
 
@@ -34,6 +35,7 @@ pub fn start(info: BootInfo) -> ! {
     let config = Config {
         command_line: String::from(info.command_line),
         no_reboot: options.noreboot,
+        guest_lines: crate::options::guest_lines(&options),
         console_input: options.console.com1 || options.console.com2,
     };
     let Some(region) = memory::persistent_region() else {
@@ -44,6 +46,11 @@ pub fn start(info: BootInfo) -> ! {
         panic!("started twice");
     }
     let hv = hypervisor();
+    hv.sched.set_params(Params {
+        tslice_ms: options.sched_credit_tslice_ms,
+        ratelimit_us: options.sched_ratelimit_us,
+        ..Params::default()
+    });
     if let Some(text) = &previous {
         hv.console_seed_previous(text);
     }
@@ -69,7 +76,7 @@ pub fn start(info: BootInfo) -> ! {
     let cpus = smp::start_all();
     log!("{cpus} CPUs, TSC at {} MHz", MACHINE.tsc_khz() / 1000);
     dom0::build(hv, &options, kernel, initrd, info.screen, info.efi);
-    log!("memory left: {} MiB", hv.memory.free_frames() >> 8);
+    info!("memory left: {} MiB", hv.memory.free_frames() >> 8);
     if console::enable_serial_interrupt().is_some() {
         log!("*** Serial input to DOM0 (type CTRL-a three times to switch input)");
     }
@@ -82,9 +89,9 @@ pub fn start(info: BootInfo) -> ! {
 
 fn report_memory() {
     for range in MACHINE.memory_map() {
-        log!("  {:#014x}-{:#014x} {:?}", range.start.0, range.end.0, range.kind);
+        info!("  {:#014x}-{:#014x} {:?}", range.start.0, range.end.0, range.kind);
     }
-    log!("hypervisor uses {}", memory::memory_use());
+    info!("hypervisor uses {}", memory::memory_use());
 }
 
 fn version() -> VersionInfo {

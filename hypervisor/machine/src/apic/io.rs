@@ -58,7 +58,7 @@ pub(crate) fn init(entries: impl Iterator<Item = IoApicEntry>) -> u32 {
             apic.write(REDIRECTION + 2 * pin, with_mask(0, true));
             apic.write(REDIRECTION + 2 * pin + 1, 0);
         }
-        crate::log!(
+        crate::info!(
             "I/O APIC {} at {}: lines {} to {}",
             entry.id,
             entry.address,

@@ -4,6 +4,7 @@ use super::multiboot2::Screen;
 use super::ranges::Span;
 use crate::console::ConsoleSettings;
 use crate::layout::direct;
+use crate::time::ReferenceClock;
 use oxen_types::{Maddr, Mfn};
 
 /// Most modules that are kept; a dom0 needs two.
@@ -25,6 +26,10 @@ pub struct EarlyOptions {
     pub smep: bool,
     /// Use supervisor-mode access prevention where the processor has it.
     pub smap: bool,
+    /// Lines that only inform are shown.
+    pub informative: bool,
+    /// The clock by which the time stamp counter is measured; `None` for the best there is.
+    pub clock: Option<ReferenceClock>,
     /// Bytes of the region for the console ring that outlives a warm reset.
     pub console_ring_bytes: u64,
     /// Bytes of the heap's first part.
@@ -42,6 +47,8 @@ impl Default for EarlyOptions {
             x2apic: true,
             smep: true,
             smap: true,
+            informative: true,
+            clock: None,
             console_ring_bytes: 1 << 20,
             heap_bytes: 1 << 20,
             memory_limit: u64::MAX,

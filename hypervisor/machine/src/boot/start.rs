@@ -6,7 +6,7 @@ use super::ranges::Span;
 use crate::layout::{IMAGE, direct};
 use crate::memory::{self, Purpose};
 use crate::paging::{self, ImageParts};
-use crate::{console, fatal, log, symbols, upcall};
+use crate::{console, fatal, info, symbols, upcall};
 use oxen_types::Maddr;
 
 /// Least memory, in bytes, with which a start is tried.
@@ -51,6 +51,7 @@ pub(super) extern "C" fn rust_entry(info: u64, load_base: u64) -> ! {
     let loader = BootInformation::new(bytes);
     let options = upcall::oxen_early_options(loader.command_line());
     fatal::set_no_reboot(options.no_reboot);
+    console::set_informative(options.informative);
     console::start(&options.console, loader.screen());
 
     let image = image_parts(load_base);
@@ -130,7 +131,7 @@ fn claim_memory(loader: BootInformation<'_>, image: Span, information: Span) {
 /// Memory, paging and console are ready: the rest of the machine, then the binary.
 fn start_machine(info: BootInfo) -> ! {
     debug_assert!(info.image.start.is_multiple_of(2 << 20) && IMAGE.is_multiple_of(2 << 20));
-    log!("loaded by {} ({}), image at {:#x}-{:#x}", info.loader, if info.efi { "UEFI" } else { "BIOS" }, info.image.start, info.image.end);
+    info!("loaded by {} ({}), image at {:#x}-{:#x}", info.loader, if info.efi { "UEFI" } else { "BIOS" }, info.image.start, info.image.end);
     // SAFETY: once, on the boot CPU, on the final tables.
     unsafe { crate::cpu::start_boot_cpu(&info.options) };
     crate::entry::begin_on_main_stack(info, start_platform)

@@ -248,6 +248,27 @@ pub fn log_line(arguments: fmt::Arguments<'_>) {
     log_bytes(&line.bytes[..line.used]);
 }
 
+/// Whether lines that only inform are shown.
+static INFORMATIVE: AtomicBool = AtomicBool::new(true);
+
+/// Says whether lines that only inform are shown.
+pub fn set_informative(shown: bool) {
+    INFORMATIVE.store(shown, Ordering::Relaxed);
+}
+
+/// Writes a line that only informs, where such lines are shown; [`info!`](crate::info) is its usual form.
+pub fn info_line(arguments: fmt::Arguments<'_>) {
+    if INFORMATIVE.load(Ordering::Relaxed) {
+        log_line(arguments);
+    }
+}
+
+/// As [`log!`](crate::log), for what is only good to know.
+#[macro_export]
+macro_rules! info {
+    ($($part:tt)*) => { $crate::console::info_line(format_args!($($part)*)) };
+}
+
 /// Writes a line to the hypervisor's console: `log!("{} CPUs", n)`. Lines end after 511 bytes.
 #[macro_export]
 macro_rules! log {

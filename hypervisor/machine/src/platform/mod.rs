@@ -47,7 +47,7 @@ pub(crate) fn start(info: &BootInfo) {
     let nr_cpus = smp::init(tables, info.options.max_cpus);
     interrupts::init(tables);
     pci::init(&tables.mmcfg);
-    time::init(tables);
+    time::init(tables, info.options.clock);
     tlb::init();
     for cpu in 1..nr_cpus {
         crate::cpu::prepare(CpuId(cpu));

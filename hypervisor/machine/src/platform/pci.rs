@@ -51,7 +51,7 @@ pub(crate) fn init(ranges: &FixedList<MmcfgRange, MAX_MMCFG>) {
         }
         let va = paging::map_mmio(range.start(), range.len_bytes()) as u64;
         mapped.push(Mapped { range, va });
-        crate::log!(
+        crate::info!(
             "PCI segment {} buses {} to {}: configuration space at {:#x}",
             range.segment,
             range.first_bus,

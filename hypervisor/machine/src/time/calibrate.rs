@@ -65,15 +65,37 @@ mod hpet {
     pub const FS_PER_SEC: u64 = 1_000_000_000_000_000;
 }
 
+/// The clocks of known rate that a machine can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceClock {
+    /// The high precision event timer.
+    Hpet,
+    /// The ACPI PM timer.
+    Pm,
+    /// The legacy timer.
+    Pit,
+}
+
 impl Reference {
-    /// Chooses the best clock that the machine has and makes it run.
-    pub(crate) fn choose(tables: &Tables) -> Self {
-        if let Some(hpet) = tables.hpet.and_then(Self::hpet) {
-            return hpet;
+    /// Chooses the clock that is wanted, or else the best one that the machine has, and makes it run.
+    pub(crate) fn choose(tables: &Tables, wanted: Option<ReferenceClock>) -> Self {
+        if let Some(wanted) = wanted {
+            match Self::find(tables, wanted) {
+                Some(found) => return found,
+                None => crate::log!("The machine has no clock of the kind that was wanted, {wanted:?}"),
+            }
         }
-        match tables.fadt.pm_timer.map(|port| Reference::Pm { port, is_32_bit: tables.fadt.pm_timer_is_32_bit }) {
-            Some(pm) if pm.counts() => pm,
-            _ => Self::pit(),
+        [ReferenceClock::Hpet, ReferenceClock::Pm].into_iter().find_map(|kind| Self::find(tables, kind)).unwrap_or_else(Self::pit)
+    }
+
+    fn find(tables: &Tables, kind: ReferenceClock) -> Option<Self> {
+        match kind {
+            ReferenceClock::Hpet => tables.hpet.and_then(Self::hpet),
+            ReferenceClock::Pm => {
+                let pm = tables.fadt.pm_timer.map(|port| Reference::Pm { port, is_32_bit: tables.fadt.pm_timer_is_32_bit });
+                pm.filter(|pm| pm.counts())
+            }
+            ReferenceClock::Pit => Some(Self::pit()),
         }
     }
 

@@ -12,6 +12,7 @@ use crate::X86;
 use crate::acpi::Tables;
 use crate::apic::{HARDWARE_LEVEL, local, msr};
 use calibrate::Reference;
+pub use calibrate::ReferenceClock;
 pub(crate) use calibrate::ordered_tsc;
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -58,8 +59,8 @@ fn per_cpu(cpu: CpuId) -> &'static PerCpu {
 }
 
 /// Calibrates the clocks and starts system time. The boot CPU's local APIC is on.
-pub(crate) fn init(tables: &Tables) {
-    let reference = Reference::choose(tables);
+pub(crate) fn init(tables: &Tables, wanted: Option<ReferenceClock>) {
+    let reference = Reference::choose(tables, wanted);
     let rates = calibrate::measure(reference);
     let scales = Scale::new(rates.tsc_hz, NANOS_PER_SEC).zip(Scale::new(NANOS_PER_SEC, rates.tsc_hz));
     let Some((to_ns, from_ns)) = scales else {
@@ -77,11 +78,11 @@ pub(crate) fn init(tables: &Tables) {
     init_this_cpu();
     set_wall_clock(tables);
     let khz = rates.tsc_hz / 1000;
-    crate::log!("TSC {}.{:03} MHz by the {reference}, error below {} ppm", khz / 1000, khz % 1000, rates.error_ppm);
+    crate::info!("TSC {}.{:03} MHz by the {reference}, error below {} ppm", khz / 1000, khz % 1000, rates.error_ppm);
     if deadline_mode {
-        crate::log!("Timer: TSC deadline");
+        crate::info!("Timer: TSC deadline");
     } else {
-        crate::log!("Timer: local APIC one-shot, {} kHz", rates.apic_hz / 1000);
+        crate::info!("Timer: local APIC one-shot, {} kHz", rates.apic_hz / 1000);
     }
 }
 
