@@ -8,7 +8,7 @@ use crate::{Hypervisor, pv};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use oxen_abi::sched::ShutdownReason;
-use oxen_hal::{Arrived, GuestFrame, Machine, VECTOR_HYPERCALL};
+use oxen_hal::{Arrived, GuestFrame, Machine, VECTOR_DONE, VECTOR_HYPERCALL};
 use oxen_sync::ExclusiveGuard;
 use oxen_types::CpuId;
 
@@ -247,7 +247,7 @@ impl<M: Machine> Ctx<'_, M> {
             pv::exception(self, vector as u8);
         } else if vector < VECTOR_HYPERCALL {
             self.hv.arrived(self.cpu, vector as u8);
-        } else {
+        } else if vector != VECTOR_DONE {
             pv::legacy_syscall(self, vector);
         }
     }

@@ -23,6 +23,7 @@ mod lifecycle;
 mod notify;
 mod pause;
 mod pv;
+mod quick;
 pub mod runstate;
 pub mod sched;
 pub mod start;

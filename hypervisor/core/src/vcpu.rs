@@ -385,6 +385,13 @@ impl VcpuState {
         }
     }
 
+    /// Sets the stack for entries from user mode.
+    #[inline]
+    pub fn set_kernel_stack(&mut self, ss: u64, sp: u64) {
+        self.kernel_ss = ss & 0xffff | 3;
+        self.kernel_sp = sp;
+    }
+
     /// The root that belongs to the guest's present mode.
     #[must_use]
     pub fn active_root(&self) -> Option<Mfn> {

@@ -11,6 +11,12 @@ pub const VECTOR_SYSCALL32: u32 = 0x101;
 /// of the frame are 0, `cs` is 3.
 pub const VECTOR_SYSENTER: u32 = 0x102;
 
+/// The number for an entry that has been dealt with: only the way back remains.
+pub const VECTOR_DONE: u32 = 0x103;
+
+/// The answer of a quick hypercall (see `oxen_machine::upcall`) that was not made; no call gives this value.
+pub const QUICK_NOT_DONE: i64 = -0x8000_0000;
+
 /// The general registers of the interrupted guest, saved on the hypervisor's stack by the entry code and restored from there on the way
 /// back. The layout is the first 168 bytes of the public `struct cpu_user_regs` (header `arch-x86/xen-x86_64.h`); the five words from
 /// `rip` are the processor's own interrupt frame.
@@ -35,7 +41,7 @@ pub struct GuestFrame {
     pub rdi: u64,
     /// Error code that the processor pushed, 0 where the vector has none.
     pub error_code: u32,
-    /// Vector, or [`VECTOR_HYPERCALL`], [`VECTOR_SYSCALL32`], [`VECTOR_SYSENTER`].
+    /// Vector, or [`VECTOR_HYPERCALL`], [`VECTOR_SYSCALL32`], [`VECTOR_SYSENTER`], [`VECTOR_DONE`].
     pub entry_vector: u32,
     pub rip: u64,
     pub cs: u64,

@@ -27,6 +27,10 @@ pub trait CpuOps {
 
     /// Changes one of the values told last, the stack; the others stay as they are.
     fn set_fast_stack(&self, kernel_sp: Gva);
+    /// The same for the root of kernel mode.
+    fn set_fast_kernel_root(&self, root: Mfn);
+    /// The same for the root of user mode.
+    fn set_fast_user_root(&self, root: Mfn);
 
     /// FS base of the running vCPU.
     fn fs_base(&self) -> u64;

@@ -19,6 +19,15 @@ pub trait GuestMemory {
         Ok(u64::from_ne_bytes(bytes))
     }
 
+    /// Reads two consecutive 64-bit words: likewise.
+    #[inline]
+    fn read_guest_pair(&self, from: Gva) -> Result<[u64; 2], Fault> {
+        let mut bytes = [0; 16];
+        self.copy_from_guest(&mut bytes, from)?;
+        let [low, high] = [0, 8].map(|at| u64::from_ne_bytes(core::array::from_fn(|i| bytes[at + i])));
+        Ok([low, high])
+    }
+
     /// Writes consecutive 64-bit words upwards from `to`: the fast form for bounce frames.
     fn write_guest_words(&self, to: Gva, words: &[u64]) -> Result<(), Fault> {
         for (i, word) in words.iter().enumerate() {

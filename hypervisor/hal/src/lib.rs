@@ -16,7 +16,7 @@ mod interrupt;
 mod memory;
 mod platform;
 
-pub use context::{FpuArea, GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER, VcpuContext};
+pub use context::{FpuArea, GuestFrame, QUICK_NOT_DONE, VECTOR_DONE, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER, VcpuContext};
 pub use cpu::{AddressSpace, CpuOps, FastPaths, FlushScope, Processors};
 pub use frame::FrameMeta;
 pub use guest::GuestMemory;

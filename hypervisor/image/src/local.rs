@@ -23,6 +23,14 @@ pub fn with_local<R>(f: impl FnOnce(&mut Local) -> R) -> R {
     f(unsafe { &mut *LOCALS.0[cpu.index() % MAX_CPUS].get() })
 }
 
+/// [`with_local`] for entries from guests.
+#[inline(always)]
+pub fn with_entered<R>(f: impl FnOnce(&mut Local) -> R) -> R {
+    let cpu = percpu::entered_cpu();
+    // SAFETY: as in `with_local`; an entry from a guest comes from no other code of this processor.
+    f(unsafe { &mut *LOCALS.0[cpu.index() % MAX_CPUS].get() })
+}
+
 /// Which guest runs on the calling processor, for fatal reports: reads without asking whether the element is in use.
 pub fn describe_running(out: &mut dyn core::fmt::Write) {
     let cpu = percpu::this_cpu();

@@ -126,6 +126,22 @@ read_exactly!(read_16, 16, 0, 8);
 read_exactly!(read_24, 24, 0, 8, 16);
 read_exactly!(read_64, 64, 0, 8, 16, 24, 32, 40, 48, 56);
 
+/// Reads two words.
+#[inline(always)]
+fn read_pair(from: Gva) -> Result<[u64; 2], Fault> {
+    if !starts_in_guest(from) {
+        return Err(Fault { va: from });
+    }
+    let mut words = MaybeUninit::<[u64; 2]>::uninit();
+    // SAFETY: as in `read_word`; the block fills both words.
+    unsafe {
+        asm!(stac!(), "2: mov {value}, [{from}]", "mov [{to}], {value}", "mov {value}, [{from} + 8]", "mov [{to} + 8], {value}", "3:", clac!(),
+             ex_table!("2b", "3b", "{failed}"), value = out(reg) _, from = in(reg) from.0, to = in(reg) words.as_mut_ptr(),
+             failed = label { close(); return Err(fault_at(from, 16)) }, options(nostack, preserves_flags));
+        Ok(words.assume_init())
+    }
+}
+
 /// Reads a 32-bit word.
 #[inline(always)]
 fn read_u32(from: Gva) -> Result<u32, Fault> {
@@ -203,6 +219,11 @@ impl GuestMemory for X86 {
     #[inline(always)]
     fn read_guest_u64(&self, from: Gva) -> Result<u64, Fault> {
         read_word(from)
+    }
+
+    #[inline(always)]
+    fn read_guest_pair(&self, from: Gva) -> Result<[u64; 2], Fault> {
+        read_pair(from)
     }
 
     #[inline(always)]

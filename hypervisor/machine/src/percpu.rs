@@ -168,6 +168,13 @@ pub fn this_cpu() -> CpuId {
     if on_own_stack() { current().cpu } else { CpuId(0) }
 }
 
+/// The calling CPU's number, after an entry from a guest.
+#[inline(always)]
+#[must_use]
+pub fn entered_cpu() -> CpuId {
+    current().cpu
+}
+
 /// The place of the guest's frame at the top of the calling CPU's main stack.
 pub(crate) fn main_frame() -> *mut GuestFrame {
     core::ptr::with_exposed_provenance_mut((area() + MAIN_STACK_TOP - size_of::<GuestFrame>() as u64) as usize)

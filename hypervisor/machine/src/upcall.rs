@@ -26,3 +26,28 @@ unsafe extern "Rust" {
     /// Writes which guest ran, for fatal reports. Called at most once.
     pub safe fn oxen_fatal_note(out: &mut dyn core::fmt::Write);
 }
+
+// As above. The first four words are the hypercall's arguments. `frame` holds, of the guest, only what a hypercall's arguments are and rax, rcx and r11. Each gives the value
+// for rax, or `QUICK_NOT_DONE`: then the call is made the ordinary way, with the arguments that are in `frame`. None of them gives the CPU other work, changes the
+// running vCPU or needs the rest of its registers.
+// SAFETY: as above.
+unsafe extern "C" {
+    /// `mmu_update`.
+    pub safe fn oxen_quick_mmu_update(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+    /// `stack_switch`.
+    pub safe fn oxen_quick_stack_switch(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+    /// `fpu_taskswitch`.
+    pub safe fn oxen_quick_fpu_taskswitch(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+    /// `update_va_mapping`.
+    pub safe fn oxen_quick_update_va_mapping(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+    /// `xen_version`.
+    pub safe fn oxen_quick_xen_version(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+    /// `set_segment_base`.
+    pub safe fn oxen_quick_set_segment_base(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+    /// `mmuext_op`.
+    pub safe fn oxen_quick_mmuext_op(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64;
+
+    /// A guest's kernel wrote to a page that is there but read-only. True where that was a write to a page table, which is now done; `frame`, here complete, says
+    /// where the guest goes on. False leaves everything as it was.
+    pub safe fn oxen_quick_write_fault(frame: &mut GuestFrame) -> bool;
+}

@@ -56,8 +56,11 @@ pub const fn make(mfn: Mfn, flags: u64) -> u64 {
 #[inline]
 #[must_use]
 pub const fn adjust_l1(entry: u64) -> u64 {
-    let entry = if entry & USER == 0 { entry | GUEST_KERNEL } else { entry };
-    if entry & GUEST_KERNEL == 0 { entry | GLOBAL | USER } else { entry | USER }
+    match entry & (USER | GUEST_KERNEL) {
+        USER => entry | GLOBAL,
+        0 => entry | USER | GUEST_KERNEL,
+        _ => entry | USER,
+    }
 }
 
 /// The form in which a present entry above level 1 is stored.

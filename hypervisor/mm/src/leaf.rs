@@ -4,7 +4,7 @@ use crate::entry::{self, PRESENT, RW};
 use crate::record::{Kind, Refs};
 use crate::update::Store;
 use crate::{FrameType, Hardware, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext, Purpose};
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 use oxen_hal::FrameMeta;
 use oxen_types::{Mfn, PT_ENTRIES};
 
@@ -52,37 +52,13 @@ impl<M: Hardware> Mm<M> {
         let Some(meta) = self.machine.meta(mfn) else {
             return get_mmio(ctx, new);
         };
-        let refs = meta.refs.load(Acquire);
-        if refs & Refs::IDENTITY != ctx.leaf_identity {
-            return Err(self.leaf_owner_error(ctx, mfn, Refs(refs)));
-        }
-        // Both words are changed by the common case here and by the rare ones in the called functions.
-        let taken = if new & RW != 0 {
-            let kind = Kind(meta.kind.load(Relaxed));
-            kind.can_share(FrameType::Writable)
-                && meta.kind.compare_exchange(kind.0, kind.0 + Kind::COUNT_UNIT, AcqRel, Relaxed).is_ok()
-                && self.still_owned(ctx, mfn, meta)?
-        } else {
-            refs & Refs::COUNT != Refs::COUNT && meta.refs.compare_exchange(refs, refs + 1, Acquire, Relaxed).is_ok()
-        };
-        if !taken {
+        if !self.take_leaf(ctx.leaf_identity, mfn, meta, new) {
             self.get_leaf_slowly(ctx, mfn, meta, new)?;
         }
-        if ctx.is_foreign() && !Refs(refs).has(Refs::FOREIGN) {
+        if ctx.is_foreign() && meta.refs.load(Relaxed) & Refs::FOREIGN == 0 {
             meta.refs.fetch_or(Refs::FOREIGN, AcqRel);
         }
         Ok(entry::adjust_l1(new))
-    }
-
-    /// After a use was counted by the word alone: the frame cannot change hands any more, but it may just have.
-    #[inline(always)]
-    fn still_owned<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, mfn: Mfn, meta: &FrameMeta) -> Result<bool, MmError> {
-        let refs = meta.refs.load(Acquire);
-        if refs & Refs::IDENTITY == ctx.leaf_identity {
-            return Ok(true);
-        }
-        self.drop_use(mfn, meta);
-        Err(self.leaf_owner_error(ctx, mfn, Refs(refs)))
     }
 
     #[cold]
@@ -101,12 +77,6 @@ impl<M: Hardware> Mm<M> {
             self.count_page(mfn, meta, ctx.foreign)
         };
         result.map_err(for_mapping)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn leaf_owner_error<P: MmioPolicy>(&self, ctx: &MmuContext<'_, P>, mfn: Mfn, refs: Refs) -> MmError {
-        for_mapping(self.owner_error(mfn, refs, ctx.foreign))
     }
 
     /// Drops the reference that a present level-1 entry held.

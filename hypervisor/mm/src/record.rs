@@ -198,6 +198,20 @@ impl Kind {
         self.0 & Self::TYPE == Self::bits(ty) && count != 0 && count != Self::COUNT
     }
 
+    /// [`Kind::can_share`] as writable, by one comparison; false for frames that the hypervisor shares too.
+    #[inline]
+    pub const fn can_share_writable(self) -> bool {
+        const FIRST: u64 = Kind::first_use(FrameType::Writable).0;
+        self.0.wrapping_sub(FIRST) < Kind::COUNT - Kind::COUNT_UNIT
+    }
+
+    /// True for a frame that has two uses or more as writable, by one comparison; false for frames that the hypervisor shares too.
+    #[inline]
+    pub const fn is_shared_writable(self) -> bool {
+        const SECOND: u64 = Kind::first_use(FrameType::Writable).0 + Kind::COUNT_UNIT;
+        self.0.wrapping_sub(SECOND) < Kind::COUNT - Kind::COUNT_UNIT
+    }
+
     /// True for a validated table of `ty` in use with room to count one more.
     #[inline]
     pub const fn can_share_table(self, ty: FrameType) -> bool {
@@ -283,6 +297,19 @@ mod tests {
         assert_eq!((k.ty(), k.count()), (FrameType::ReadOnly, 0xff_ffff));
         assert!(!k.can_share(FrameType::ReadOnly), "a full count cannot be shared");
         assert_eq!(Kind::partial(FrameType::L4, 512).done(), 512);
+        let writable = Kind::first_use(FrameType::Writable).0;
+        for uses in [0, 1, 2, 0xff_fffe, 0xff_ffff] {
+            for other in [0, 0xffff_ffff, Kind::VALIDATED] {
+                let k = Kind(writable - Kind::COUNT_UNIT + uses * Kind::COUNT_UNIT | other);
+                let plain = other != Kind::VALIDATED;
+                assert_eq!(k.can_share_writable(), plain && k.can_share(FrameType::Writable), "{uses} {other:#x}");
+                assert_eq!(k.is_shared_writable(), plain && k.count() > 1, "{uses} {other:#x}");
+            }
+        }
+        for ty in [FrameType::None, FrameType::L1, FrameType::SegDesc, FrameType::ReadOnly] {
+            let k = Kind(Kind::first_use(ty).0 + 5 * Kind::COUNT_UNIT);
+            assert!(!k.can_share_writable() && !k.is_shared_writable());
+        }
         let r = Refs::links(Refs::NO_LINK, Refs::NO_LINK);
         assert_eq!((r.prev(), r.next()), (Refs::NO_LINK, Refs::NO_LINK));
         assert!(r.owner().is_none());

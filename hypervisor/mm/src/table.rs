@@ -27,6 +27,10 @@ pub struct HeldTable {
 }
 
 impl HeldTable {
+    pub(crate) const fn new(mfn: Mfn, level: Level) -> Self {
+        Self { mfn, level }
+    }
+
     /// The table's frame.
     #[must_use]
     pub const fn mfn(&self) -> Mfn {

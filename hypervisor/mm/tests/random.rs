@@ -5,7 +5,7 @@ mod common;
 use common::Devices;
 use oxen_hal::{AddressSpace, FlushScope, Frames};
 use oxen_mm::entry::{self, NX, PAT_OR_PSE, PRESENT, PWT, RW, USER};
-use oxen_mm::{FrameBlock, FrameType, HeldPage, HeldTable, HeldTyped, Level, MappingRef, Mm, MmError, MmuContext, PageTables, SharedFrame};
+use oxen_mm::{FrameBlock, FrameType, HeldPage, HeldTable, HeldTyped, Level, MappingRef, Mm, MmError, MmuContext, PageTables, QuickTables, SharedFrame};
 use oxen_testkit::{Config, FakeMachine, Rng};
 use oxen_types::{CpuId, CpuSet, DomId, Gva, Mfn, PT_ENTRIES};
 use std::collections::BTreeMap;
@@ -194,18 +194,25 @@ impl Test {
                 if let Some(root) = self.running.iter().flatten().find(|(owner, _)| *owner == g).map(|(_, r)| r.mfn()) {
                     let entry = self.random_entry(g, 1);
                     let va = if self.rng.one_in(4) { self.random_va() } else { self.mapped_va(root) };
-                    let result = mm.update_va(&mut self.ctx(g, budget), root, va, entry);
-                    self.log_error(result);
+                    let quick = self.rng.one_in(2);
+                    if !quick || self.quick(g, |q| mm.quick_update_va(q, root, va, entry)) != Some(true) {
+                        let result = mm.update_va(&mut self.ctx(g, budget), root, va, entry);
+                        self.log_error(result);
+                    }
                 }
             }
+            18 => self.exchange(budget),
+            19 if self.rng.one_in(2) => self.switch_root(),
             _ => {
                 let table = self.frame_of(g);
                 let index = *self.rng.pick(&INDEXES);
                 let level = mm.inspect(table).and_then(|i| i.ty.level()).map_or(role(table), |l| l as u64);
                 let entry = self.random_entry(g, level);
-                let preserve = self.rng.one_in(2);
-                let result = mm.update_entry(&mut self.ctx(g, budget), table, index, entry, preserve);
-                self.log_error(result);
+                let (preserve, quick) = (self.rng.one_in(2), self.rng.one_in(2));
+                if !quick || self.quick(g, |q| mm.quick_update_entry(q, table, index, entry, preserve)) != Some(true) {
+                    let result = mm.update_entry(&mut self.ctx(g, budget), table, index, entry, preserve);
+                    self.log_error(result);
+                }
             }
         }
         let _ = machine.take_events();
@@ -214,6 +221,35 @@ impl Test {
     fn ctx(&mut self, g: usize, budget: u32) -> MmuContext<'_, Devices> {
         let guest = &mut self.guests[g];
         MmuContext::new(&mut guest.tables, guest.id, &guest.dirty, &Devices, false, budget)
+    }
+
+    /// Works on a guest's tables the quick way, where they are ready for that.
+    fn quick<R>(&mut self, g: usize, f: impl FnOnce(&mut QuickTables<'_>) -> R) -> Option<R> {
+        let guest = &mut self.guests[g];
+        Some(f(&mut QuickTables::new(&mut guest.tables, guest.id, false)?))
+    }
+
+    /// A guest writes to one of its level-1 tables where it sees it.
+    fn exchange(&mut self, budget: u32) {
+        let mm = self.mm;
+        let cpu = self.rng.below(u64::from(CPUS)) as usize;
+        let Some((g, root)) = self.running[cpu].as_ref().map(|(g, root)| (*g, root.mfn())) else { return };
+        let va = Gva(self.mapped_va(root).0 | *self.rng.pick(&INDEXES) as u64 * 8);
+        let entry = self.random_entry(g, 1);
+        if self.quick(g, |q| mm.quick_exchange_at(q, root, va, entry)).flatten().is_none() {
+            let result = mm.exchange_at(&mut self.ctx(g, budget), root, va, entry);
+            self.log_error(result.map(drop));
+        }
+    }
+
+    /// A processor goes on with another root of the guest that it runs.
+    fn switch_root(&mut self) {
+        let (mm, machine) = (self.mm, self.machine);
+        let cpu = self.rng.below(u64::from(CPUS)) as u32;
+        let Some((g, mut held)) = self.running[cpu as usize].take() else { return };
+        let root = self.frame_for(g, 4);
+        self.quick(g, |q| mm.quick_switch_root(q, &mut held, root, || machine.on_cpu(cpu, || machine.load_root(root, true))));
+        self.running[cpu as usize] = Some((g, held));
     }
 
     fn log_error(&self, result: Result<(), MmError>) {

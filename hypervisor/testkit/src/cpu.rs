@@ -122,6 +122,10 @@ impl CpuOps for FakeMachine {
 
     fn set_fast_stack(&self, _kernel_sp: Gva) {}
 
+    fn set_fast_kernel_root(&self, _root: Mfn) {}
+
+    fn set_fast_user_root(&self, _root: Mfn) {}
+
     fn fs_base(&self) -> u64 {
         self.mine().live.fs_base
     }

@@ -26,6 +26,7 @@ mod vcpu;
 mod version;
 
 pub use version::VersionInfo;
+pub(crate) use version::VERSION;
 
 use crate::ctx::Ctx;
 use crate::pv;

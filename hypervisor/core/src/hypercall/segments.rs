@@ -18,8 +18,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// `(ss, sp)`.
     #[inline]
     pub(super) fn stack_switch(&mut self, args: &Args) -> Answer {
-        self.state.kernel_ss = args[0] & 0xffff | 3;
-        self.state.kernel_sp = args[1];
+        self.state.set_kernel_stack(args[0], args[1]);
         self.machine().set_fast_stack(Gva(args[1]));
         Ok(0)
     }

@@ -14,7 +14,7 @@ use oxen_hal::Machine;
 use oxen_types::Gva;
 
 /// The version of the interface: 4.17.
-const VERSION: i64 = 4 << 16 | 17;
+pub(crate) const VERSION: i64 = 4 << 16 | 17;
 /// Assist `pae_extended_cr3`.
 const ASSIST_PAE_EXTENDED_CR3: u32 = 3;
 

@@ -9,6 +9,7 @@ mod trap;
 
 pub(crate) use bounce::{deliver_nmi, deliver_upcall, failsafe, legacy_syscall, syscall_from_user};
 pub(crate) use iret::iret;
+pub(crate) use page_fault::quick_table_write;
 pub(crate) use trap::{exception, stepped_over_hypercall};
 
 /// RFLAGS bits (Intel SDM vol. 1, "EFLAGS Register").

@@ -2,14 +2,17 @@
 
 use super::trap::inject;
 use super::{emulate, flags};
+use crate::Hypervisor;
 use crate::ctx::Ctx;
+use crate::domain::Domain;
+use crate::vcpu::VcpuState;
 use oxen_abi::arch_x86_64::FLAT_KERNEL_CS;
 use oxen_emul::registers;
 use oxen_emul::rmw::MemoryWrite;
 use oxen_emul::string::StringWrite;
 use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES};
-use oxen_hal::Machine;
-use oxen_mm::{FrameType, MmError};
+use oxen_hal::{GuestFrame, Machine};
+use oxen_mm::{FrameType, MmError, QuickTables};
 use oxen_types::Gva;
 
 /// Error code bits (Intel SDM vol. 3, "Page-Fault Exception").
@@ -65,16 +68,28 @@ struct PlainWrite {
     length: u64,
 }
 
+impl PlainWrite {
+    /// Brings the registers up to date: the place held `old`.
+    #[inline(always)]
+    fn finish(&self, frame: &mut GuestFrame, old: u64) {
+        if self.exchanges {
+            *registers::get_mut(frame, self.register) = old;
+        }
+        frame.rip = frame.rip.wrapping_add(self.length);
+        frame.rflags &= !flags::RF;
+    }
+}
+
 /// Decodes the instruction at rip where it is such a write.
-#[inline]
-fn plain_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<PlainWrite> {
+#[inline(always)]
+fn plain_write<M: Machine>(machine: &M, frame: &GuestFrame) -> Option<PlainWrite> {
     const REX_W: u8 = 0x48;
     const MOV: u8 = 0x89;
     const XCHG: u8 = 0x87;
-    if ctx.frame.cs as u16 != FLAT_KERNEL_CS {
+    if frame.cs as u16 != FLAT_KERNEL_CS {
         return None;
     }
-    let [rex, opcode, modrm, displacement, ..] = ctx.machine().read_guest_u64(Gva(ctx.frame.rip)).ok()?.to_le_bytes();
+    let [rex, opcode, modrm, displacement, ..] = machine.read_guest_u64(Gva(frame.rip)).ok()?.to_le_bytes();
     let (mode, base) = (modrm >> 6, modrm & 7);
     // Base 4 stands for a further byte, and 5 without displacement for an address relative to rip.
     if rex & 0xf8 != REX_W || !matches!(opcode, MOV | XCHG) || mode > 1 || base == 4 || (mode == 0 && base == 5) {
@@ -84,35 +99,51 @@ fn plain_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<PlainWrite> {
     Some(PlainWrite {
         register: modrm >> 3 & 7 | rex << 1 & 8,
         exchanges: opcode == XCHG,
-        address: registers::get(ctx.frame, base | rex << 3 & 8).wrapping_add_signed(displacement.into()),
+        address: registers::get(frame, base | rex << 3 & 8).wrapping_add_signed(displacement.into()),
         length: 3 + u64::from(mode),
     })
 }
 
 /// A write of a whole entry to one of the guest's level-1 tables, by a plain instruction. False where it is anything else, or is refused.
-#[inline]
+#[cold]
 fn plain_write_to_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
-    let Some(write) = plain_write(ctx).filter(|write| write.address == va.0 && va.0.is_multiple_of(8)) else { return false };
+    let Some(write) = plain_write(ctx.machine(), ctx.frame).filter(|write| write.address == va.0 && va.0.is_multiple_of(8)) else { return false };
     let Some(root) = ctx.state.root.as_ref().map(oxen_mm::HeldTable::mfn) else { return false };
-    if !writes_are_emulated(ctx) {
+    if !writes_are_emulated(ctx.domain) {
         return false;
     }
     let new = registers::get(ctx.frame, write.register);
     let Ok(Some(old)) = ctx.hv.with_tables(ctx.domain, ctx.domain.id, |mm, tables| mm.exchange_at(tables, root, va, new)) else {
         return false;
     };
-    if write.exchanges {
-        *registers::get_mut(ctx.frame, write.register) = old;
+    write.finish(ctx.frame, old);
+    true
+}
+
+/// The same in the most frequent case, without a context; false where nothing was done.
+#[inline(always)]
+pub(crate) fn quick_table_write<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, state: &VcpuState, frame: &mut GuestFrame) -> bool {
+    let va = hv.machine.fault_address();
+    let Some(write) = plain_write(hv.machine, frame).filter(|write| write.address == va.0 && va.0.is_multiple_of(8)) else { return false };
+    let Some(root) = state.root.as_ref().map(oxen_mm::HeldTable::mfn) else { return false };
+    if !writes_are_emulated(domain) {
+        return false;
     }
-    ctx.frame.rip = ctx.frame.rip.wrapping_add(write.length);
-    ctx.frame.rflags &= !flags::RF;
+    let new = registers::get(frame, write.register);
+    let old = {
+        let mut tables = domain.page_tables.lock();
+        let Some(mut quick) = QuickTables::new(&mut tables, domain.id, domain.has_devices()) else { return false };
+        hv.memory.quick_exchange_at(&mut quick, root, va, new)
+    };
+    let Some(old) = old else { return false };
+    write.finish(frame, old);
     true
 }
 
 /// The hardware domain's writes are emulated for its device memory already, whatever it says of its tables.
 #[inline]
-fn writes_are_emulated<M: Machine>(ctx: &Ctx<'_, M>) -> bool {
-    ctx.domain.privileges.hardware || ctx.domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES)
+fn writes_are_emulated(domain: &Domain) -> bool {
+    domain.privileges.hardware || domain.has_assist(ASSIST_WRITABLE_PAGE_TABLES)
 }
 
 /// The guest's kernel wrote to a page that it sees read-only: emulated where the page is one of its level-1 tables, or device memory of which dom0 may
@@ -129,7 +160,7 @@ fn write_to_read_only<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
     }
     match ctx.hv.memory.inspect(mfn) {
         Some(info) if info.ty == FrameType::L1 && info.owner == ctx.domain.id => {
-            writes_are_emulated(ctx) && write_page_table(ctx, va, mfn)
+            writes_are_emulated(ctx.domain) && write_page_table(ctx, va, mfn)
         }
         Some(_) => false,
         None => ctx.domain.has_devices() && ctx.machine().is_hypervisor_mmio(mfn) && skip_write(ctx),

@@ -19,7 +19,7 @@ use crate::port;
 use core::arch::asm;
 use features::features_ref;
 use oxen_hal::{CpuOps, FastPaths, GuestFrame, VcpuContext};
-use oxen_types::Gva;
+use oxen_types::{Gva, Mfn};
 use registers::xsetbv;
 use start::{CR0_TS, CR4_GUEST};
 
@@ -130,6 +130,16 @@ impl CpuOps for X86 {
     #[inline]
     fn set_fast_stack(&self, kernel_sp: Gva) {
         fast::set_stack(kernel_sp);
+    }
+
+    #[inline]
+    fn set_fast_kernel_root(&self, root: Mfn) {
+        current().fast.kernel_cr3.set(root.maddr().0);
+    }
+
+    #[inline]
+    fn set_fast_user_root(&self, root: Mfn) {
+        current().fast.user_cr3.set(root.maddr().0);
     }
 
     #[inline]

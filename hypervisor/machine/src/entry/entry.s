@@ -103,15 +103,14 @@ oxen_syscall_entry:
     sub rsp, F_RSP
     cmp byte ptr [rsp + F_END + {TO_MODE}], 1
     je .Lfast_syscall
-    ja .Lslow_syscall
-    cmp rax, {HYPERCALL_IRET}
-    je .Lfast_iret
+    jb .Lkernel_syscall
 .Lslow_syscall:
+    mov dword ptr [rsp + F_VECTOR], {VECTOR_HYPERCALL}
+.Lslow_with_vector:
     mov qword ptr [rsp + F_SS], {USER_DS}
     mov [rsp + F_RFLAGS], r11
     mov qword ptr [rsp + F_CS], {USER_CS64}
     mov [rsp + F_RIP], rcx
-    mov dword ptr [rsp + F_VECTOR], {VECTOR_HYPERCALL}
     mov dword ptr [rsp + F_ERROR], 0
     save_registers
 .globl oxen_from_guest_again

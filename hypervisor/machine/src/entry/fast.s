@@ -185,7 +185,8 @@ oxen_guest_iret_kernel:
     test byte ptr [rsp + F_CS], 3
     jz .Lslow_page_fault
     cmp byte ptr [rsp + F_END + {TO_MODE}], FAST_USER
-    jne .Lslow_page_fault
+    jb .Lkernel_page_fault
+    ja .Lslow_page_fault
     test byte ptr [rsp + F_ERROR], {PAGE_FAULT_USER}
     jz .Lslow_page_fault
     mov [rsp + F_RAX], rax

@@ -12,8 +12,9 @@ pub(crate) use trap::{Entries, SYSCALL32_STUB, write_idt};
 
 use crate::descriptors::{USER_CS32, USER_CS64, USER_DS};
 use crate::percpu::{self, Fast, MAIN_STACK_TOP, PerCpu};
+use crate::upcall;
 use core::mem::offset_of;
-use oxen_hal::{GuestFrame, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER};
+use oxen_hal::{GuestFrame, QUICK_NOT_DONE, VECTOR_DONE, VECTOR_HYPERCALL, VECTOR_SYSCALL32, VECTOR_SYSENTER};
 use oxen_types::{CpuId, HYPERVISOR_VIRT_END};
 
 /// Trap flag and resume flag.
@@ -21,6 +22,17 @@ const TF_RF: u32 = 0x1_0100;
 
 /// Number of the hypercall `iret` (public header `xen.h`).
 const HYPERCALL_IRET: u32 = 23;
+/// Numbers of the hypercalls that `quick.s` knows.
+const MMU_UPDATE: u32 = 1;
+const STACK_SWITCH: u32 = 3;
+const FPU_TASKSWITCH: u32 = 5;
+const UPDATE_VA_MAPPING: u32 = 14;
+const XEN_VERSION: u32 = 17;
+const SET_SEGMENT_BASE: u32 = 25;
+const MMUEXT_OP: u32 = 26;
+
+/// Error code of a write in ring 3 to a page that is there (Intel SDM vol. 3, "Page-Fault Exception").
+const WRITE_TO_PRESENT: u32 = 0b111;
 
 /// `VGCF_in_syscall` (public header `arch-x86/xen-x86_64.h`): rcx and r11 are not in the frame of `iret`.
 const IN_SYSCALL: u32 = 1 << 8;
@@ -41,7 +53,7 @@ const fn fast_offset(field: usize) -> i64 {
 }
 
 core::arch::global_asm!(
-    concat!(include_str!("entry.s"), include_str!("fast.s")),
+    concat!(include_str!("entry.s"), include_str!("fast.s"), include_str!("quick.s")),
     MAIN_STACK_TOP = const MAIN_STACK_TOP,
     STRIDE = const crate::layout::PER_CPU_STRIDE,
     SYSCALL_ENTRY = const percpu::DATA + offset_of!(PerCpu, syscall_entry) as u64,
@@ -70,9 +82,27 @@ core::arch::global_asm!(
     MINUS_HYPERVISOR_END = const HYPERVISOR_VIRT_END.wrapping_neg(),
     GUEST_SPAN = const crate::guest::GUEST_SPAN >> crate::guest::SPAN_SHIFT,
     GUEST_SPAN_SHIFT = const crate::guest::SPAN_SHIFT,
+    VECTOR_DONE = const VECTOR_DONE,
+    QUICK_NOT_DONE = const QUICK_NOT_DONE,
+    MMU_UPDATE = const MMU_UPDATE,
+    STACK_SWITCH = const STACK_SWITCH,
+    FPU_TASKSWITCH = const FPU_TASKSWITCH,
+    UPDATE_VA_MAPPING = const UPDATE_VA_MAPPING,
+    XEN_VERSION = const XEN_VERSION,
+    SET_SEGMENT_BASE = const SET_SEGMENT_BASE,
+    MMUEXT_OP = const MMUEXT_OP,
+    WRITE_TO_PRESENT = const WRITE_TO_PRESENT,
     PAGE_FAULT_USER = const 4,
     CR2_FROM_MASK = const 15,
     guest_entry = sym guest_entry,
+    quick_mmu_update = sym upcall::oxen_quick_mmu_update,
+    quick_stack_switch = sym upcall::oxen_quick_stack_switch,
+    quick_fpu_taskswitch = sym upcall::oxen_quick_fpu_taskswitch,
+    quick_update_va_mapping = sym upcall::oxen_quick_update_va_mapping,
+    quick_xen_version = sym upcall::oxen_quick_xen_version,
+    quick_set_segment_base = sym upcall::oxen_quick_set_segment_base,
+    quick_mmuext_op = sym upcall::oxen_quick_mmuext_op,
+    quick_write_fault = sym upcall::oxen_quick_write_fault,
     host_trap = sym trap::host_trap,
 );
 
@@ -92,7 +122,7 @@ const _: () = assert!(
 );
 
 extern "C" fn guest_entry(frame: &mut GuestFrame) {
-    crate::upcall::oxen_from_guest(frame);
+    upcall::oxen_from_guest(frame);
 }
 
 /// Resumes the guest described by `frame`, on a main stack that is empty but for it. Used once on each CPU, to start its first guest; later ones are

@@ -4,7 +4,7 @@ use super::early::{Purpose, early_alloc_for};
 use super::{FIRST_MANAGED, ram};
 use crate::X86;
 use crate::boot::ranges::Span;
-use crate::layout::{DIRECT_MAP, FRAME_TABLE, HEAP, HEAP_END, M2P};
+use crate::layout::{DIRECT_MAP, FRAME_TABLE, HEAP, HEAP_END, M2P, MAX_FRAMES};
 use crate::paging::{self, Access};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use oxen_hal::{FrameMeta, Frames, MemoryRange};
@@ -169,11 +169,11 @@ pub fn extend_heap(first: Mfn) -> Option<usize> {
 /// Bytes of a cache line, on every processor with 64-bit mode.
 const LINE_BYTES: u64 = 64;
 
-/// Where the direct map shows a byte of a frame. A frame number that is too high is a hypervisor bug; one in a hole of the RAM hits an unmapped page of
-/// the direct map, which is a fatal report as well.
+/// Where the direct map shows a byte of a frame. A frame number beyond the direct map's room is a hypervisor bug; one that is not RAM hits an unmapped page
+/// of the direct map, which is a fatal report as well.
 #[inline]
 fn frame_address(mfn: Mfn, offset: usize, bytes: usize) -> u64 {
-    if mfn.0 >= MAX_MFN.load(Ordering::Relaxed) || offset > PAGE_SIZE as usize || bytes > PAGE_SIZE as usize - offset {
+    if mfn.0 >= MAX_FRAMES || offset > PAGE_SIZE as usize || bytes > PAGE_SIZE as usize - offset {
         bad_frame(mfn, offset, bytes);
     }
     DIRECT_MAP + (mfn.0 << 12) + offset as u64

@@ -1,0 +1,304 @@
+//! The entries that guest kernels make all the time, done with no more than they need: the machine's entry code asks here before it saves all registers and goes the
+//! ordinary way ([`Hypervisor::from_guest`]).
+//!
+//! Each function does the usual case or nothing (of a list: its first part); `None` sends the call the ordinary way. None of them gives its own processor work or
+//! stops the calling vCPU, so that the way back needs to look at the pending upcall only.
+
+use crate::enter::Local;
+use crate::hypercall::VERSION;
+use crate::vcpu::VcpuState;
+use crate::{Hypervisor, pv};
+use oxen_abi::Hypercall;
+use oxen_abi::arch_x86_64::{SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL};
+use oxen_abi::version::VersionOp;
+use oxen_abi::xen::{DOMID_SELF, MmuUpdateType, MmuextCmd, MmuextOp, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH};
+use oxen_abi::zerocopy::{FromZeros, IntoBytes};
+use oxen_hal::{FlushScope, GuestFrame, Machine};
+use oxen_mm::QuickTables;
+use oxen_types::{Gva, Maddr, Mfn};
+
+/// Requests of `mmu_update` in one call, at most.
+const MAX_UPDATES: u32 = 512;
+/// Operations of `mmuext_op`, at most.
+const MAX_OPERATIONS: u32 = 8;
+/// Bytes of `struct mmu_update` and `struct mmuext_op`.
+const UPDATE_BYTES: u64 = 16;
+const OPERATION_BYTES: u64 = 24;
+
+/// Argument words of a quick call.
+pub type Words = [u64; 4];
+
+/// A count that is 1 to `max`.
+#[inline(always)]
+fn count_within(word: u64, max: u32) -> Option<u32> {
+    let count = word as u32;
+    (count.wrapping_sub(1) < max).then_some(count)
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// A hypercall of a guest's kernel, with its first four argument words; `frame` has the argument registers. Gives the value for rax, or `None` where the ordinary way is to
+    /// be taken, with the arguments that are then in `frame`.
+    #[inline(always)]
+    pub fn quick_call(&self, local: &mut Local, number: Hypercall, words: Words, frame: &mut GuestFrame) -> Option<i64> {
+        match number {
+            Hypercall::MMU_UPDATE => self.quick_mmu_update(local, words, frame),
+            Hypercall::UPDATE_VA_MAPPING => self.quick_update_va_mapping(local, words),
+            Hypercall::MMUEXT_OP => self.quick_mmuext_op(local, words, frame),
+            Hypercall::STACK_SWITCH => self.quick_stack_switch(local, words),
+            Hypercall::SET_SEGMENT_BASE => self.quick_set_segment_base(words),
+            Hypercall::FPU_TASKSWITCH => self.quick_fpu_taskswitch(local, words),
+            Hypercall::XEN_VERSION => quick_xen_version(words),
+            _ => None,
+        }
+    }
+
+    /// `mmu_update` of the caller's own tables. What is not done of the list is left as the arguments in `frame`.
+    #[inline(always)]
+    fn quick_mmu_update(&self, local: &mut Local, [list, count, done_at, foreign]: Words, frame: &mut GuestFrame) -> Option<i64> {
+        let count = count_within(count, MAX_UPDATES)?;
+        let running = local.running.as_ref()?;
+        if done_at != 0 || foreign as u32 != u32::from(DOMID_SELF) {
+            return None;
+        }
+        let domain = &*running.domain;
+        let mut at = Gva(list);
+        let mut left = count;
+        {
+            let mut tables = domain.page_tables.lock();
+            let mut quick = QuickTables::new(&mut tables, domain.id, domain.has_devices())?;
+            while left != 0 && self.quick_request(&mut quick, at) {
+                left -= 1;
+                // A list that wraps around goes on in the guest's own memory.
+                at = Gva(at.0.wrapping_add(UPDATE_BYTES));
+            }
+        }
+        if left == 0 {
+            return Some(0);
+        }
+        (frame.rdi, frame.rsi) = (at.0, left.into());
+        None
+    }
+
+    /// One request; false where nothing was done.
+    #[inline(always)]
+    fn quick_request(&self, quick: &mut QuickTables<'_>, at: Gva) -> bool {
+        let Ok([ptr, value]) = self.machine.read_guest_pair(at) else { return false };
+        // Entries are 8 bytes: what an address has below that is the command.
+        let preserve_ad = match MmuUpdateType((ptr & 7) as u32) {
+            MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => false,
+            MmuUpdateType::PT_UPDATE_PRESERVE_AD => true,
+            _ => return false,
+        };
+        let place = Maddr(ptr);
+        self.memory.quick_update_entry(quick, place.mfn(), place.page_offset() / 8, value, preserve_ad)
+    }
+
+    /// `update_va_mapping` with a flush of this processor, or none.
+    #[inline(always)]
+    fn quick_update_va_mapping(&self, local: &mut Local, [va, value, flags, _]: Words) -> Option<i64> {
+        let running = local.running.as_ref()?;
+        if flags & !UVMF_FLUSHTYPE_MASK != 0 {
+            return None;
+        }
+        let root = running.state.root.as_ref()?.mfn();
+        let domain = &*running.domain;
+        {
+            let mut tables = domain.page_tables.lock();
+            let mut quick = QuickTables::new(&mut tables, domain.id, domain.has_devices())?;
+            if !self.memory.quick_update_va(&mut quick, root, Gva(va), value) {
+                return None;
+            }
+        }
+        match flags {
+            UVMF_TLB_FLUSH => self.machine.flush_local(FlushScope::All),
+            UVMF_INVLPG => self.machine.flush_page_local(Gva(va)),
+            _ => {}
+        }
+        Some(0)
+    }
+
+    /// `mmuext_op` that flushes this processor or changes to another root. What is not done of the list is left as the arguments in `frame`.
+    #[inline(always)]
+    fn quick_mmuext_op(&self, local: &mut Local, [list, count, done_at, foreign]: Words, frame: &mut GuestFrame) -> Option<i64> {
+        let count = count_within(count, MAX_OPERATIONS)?;
+        if done_at != 0 || foreign as u32 != u32::from(DOMID_SELF) {
+            return None;
+        }
+        let mut at = Gva(list);
+        let mut left = count;
+        while left != 0 && self.quick_operation(local, at) {
+            left -= 1;
+            at = Gva(at.0.wrapping_add(OPERATION_BYTES));
+        }
+        if left == 0 {
+            return Some(0);
+        }
+        (frame.rdi, frame.rsi) = (at.0, left.into());
+        None
+    }
+
+    /// One operation; false where nothing was done.
+    #[inline(always)]
+    fn quick_operation(&self, local: &mut Local, at: Gva) -> bool {
+        let mut op = MmuextOp::new_zeroed();
+        if self.machine.copy_from_guest(op.as_mut_bytes(), at).is_err() {
+            return false;
+        }
+        match op.cmd {
+            MmuextCmd::INVLPG_LOCAL => self.machine.flush_page_local(Gva(op.arg1)),
+            MmuextCmd::TLB_FLUSH_LOCAL => self.machine.flush_local(FlushScope::All),
+            MmuextCmd::NEW_BASEPTR => return self.quick_switch(local, Mfn(op.arg1), true),
+            MmuextCmd::NEW_USER_BASEPTR => return self.quick_switch(local, Mfn(op.arg1), false),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Makes `root`, which is in use already, the root of kernel or user mode.
+    #[inline(always)]
+    fn quick_switch(&self, local: &mut Local, root: Mfn, for_kernel: bool) -> bool {
+        let Some(running) = local.running.as_mut() else { return false };
+        let domain = &*running.domain;
+        let VcpuState { root: kernel_root, user_root, ldt, .. } = &mut *running.state;
+        // An LDT is found through the old tables.
+        let held = if for_kernel { kernel_root.as_mut().filter(|_| ldt.entries == 0) } else { user_root.as_mut() };
+        let Some(held) = held else { return false };
+        let mut tables = domain.page_tables.lock();
+        let Some(mut quick) = QuickTables::new(&mut tables, domain.id, domain.has_devices()) else { return false };
+        self.memory.quick_switch_root(&mut quick, held, root, || {
+            if for_kernel {
+                self.machine.load_root(root, true);
+                self.machine.set_fast_kernel_root(root);
+            } else {
+                self.machine.set_fast_user_root(root);
+            }
+        })
+    }
+
+    /// `stack_switch`.
+    #[inline(always)]
+    fn quick_stack_switch(&self, local: &mut Local, [ss, sp, ..]: Words) -> Option<i64> {
+        let running = local.running.as_mut()?;
+        running.state.set_kernel_stack(ss, sp);
+        self.machine.set_fast_stack(Gva(sp));
+        Some(0)
+    }
+
+    /// `set_segment_base`.
+    #[inline(always)]
+    fn quick_set_segment_base(&self, [which, base, ..]: Words) -> Option<i64> {
+        let canonical = || Gva(base).is_canonical().then_some(());
+        match which as u32 {
+            SEGBASE_FS => {
+                canonical()?;
+                self.machine.set_fs_base(base);
+            }
+            // In kernel mode, from which hypercalls come, the kernel's base is the active one.
+            SEGBASE_GS_KERNEL => {
+                canonical()?;
+                self.machine.set_gs_base(base);
+            }
+            SEGBASE_GS_USER => {
+                canonical()?;
+                self.machine.set_inactive_gs_base(base);
+            }
+            SEGBASE_GS_USER_SEL => self.machine.load_user_gs_selector(base as u16),
+            _ => return None,
+        }
+        Some(0)
+    }
+
+    /// `fpu_taskswitch`.
+    #[inline(always)]
+    fn quick_fpu_taskswitch(&self, local: &mut Local, [set, ..]: Words) -> Option<i64> {
+        let running = local.running.as_mut()?;
+        running.state.context.task_switched = set != 0;
+        self.machine.set_task_switched(set != 0);
+        Some(0)
+    }
+
+    /// A write of the guest's kernel to a page that is there, but read-only to it: done where it is one to a page table, by a plain instruction. False where nothing was done.
+    #[inline(always)]
+    pub fn quick_write_fault(&self, local: &mut Local, frame: &mut GuestFrame) -> bool {
+        let Some(running) = local.running.as_ref() else { return false };
+        pv::quick_table_write(self, &running.domain, &running.state, frame)
+    }
+}
+
+/// `xen_version` where it gives the version's number, which guests ask for merely to have pending upcalls delivered.
+#[inline(always)]
+fn quick_xen_version([command, ..]: Words) -> Option<i64> {
+    (VersionOp(command as u32) == VersionOp::VERSION).then_some(VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enter::Running;
+    use crate::hypercall::testing::{BUFFER, D5, NOWHERE, World};
+    use oxen_types::{CpuId, VcpuId};
+
+    /// A processor on which the first vCPU of domain 5 runs.
+    fn running(w: &World) -> Local {
+        let domain = w.domain(D5);
+        let vcpu = domain.vcpu(VcpuId(0)).unwrap().clone();
+        let state = vcpu.state.take();
+        Local { cpu: CpuId(0), running: Some(Running { vcpu, domain, state }) }
+    }
+
+    fn operation(cmd: MmuextCmd) -> MmuextOp {
+        MmuextOp { cmd, arg1: BUFFER.0, ..MmuextOp::new_zeroed() }
+    }
+
+    #[test]
+    fn a_list_is_done_up_to_what_is_unusual() {
+        let w = World::new();
+        let mut local = running(&w);
+        let list = [operation(MmuextCmd::INVLPG_LOCAL), operation(MmuextCmd::PIN_L1_TABLE)];
+        w.poke(BUFFER, list.as_bytes());
+        let itself = DOMID_SELF.into();
+        let mut frame = GuestFrame { rdi: BUFFER.0, rsi: 2, ..GuestFrame::default() };
+        assert_eq!(w.hv.quick_call(&mut local, Hypercall::MMUEXT_OP, [BUFFER.0, 2, 0, itself], &mut frame), None);
+        assert_eq!((frame.rdi, frame.rsi), (BUFFER.0 + OPERATION_BYTES, 1), "the second one is left");
+        assert_eq!(w.hv.quick_call(&mut local, Hypercall::MMUEXT_OP, [BUFFER.0, 1, 0, itself], &mut frame), Some(0));
+    }
+
+    #[test]
+    fn other_lists_are_left_alone() {
+        let w = World::new();
+        let mut local = running(&w);
+        w.poke(BUFFER, operation(MmuextCmd::INVLPG_LOCAL).as_bytes());
+        let itself = u64::from(DOMID_SELF);
+        for number in [Hypercall::MMU_UPDATE, Hypercall::MMUEXT_OP] {
+            for words in [
+                [BUFFER.0, 0, 0, itself],
+                [BUFFER.0, 1 << 31 | 1, 0, itself],
+                [BUFFER.0, 1, BUFFER.0, itself],
+                [BUFFER.0, 1, 0, 0],
+                [NOWHERE.0, 1, 0, itself],
+            ] {
+                let before = GuestFrame { rdi: words[0], rsi: words[1], ..GuestFrame::default() };
+                let mut frame = before;
+                assert_eq!(w.hv.quick_call(&mut local, number, words, &mut frame), None);
+                assert_eq!(frame, before, "{number:?} {words:x?}");
+            }
+        }
+        let mut idle = Local::new(CpuId(0));
+        assert_eq!(w.hv.quick_call(&mut idle, Hypercall::MMU_UPDATE, [BUFFER.0, 1, 0, itself], &mut GuestFrame::default()), None);
+    }
+
+    #[test]
+    fn values_reach_the_vcpu() {
+        let w = World::new();
+        let mut local = running(&w);
+        let mut call = |number, words| w.hv.quick_call(&mut local, number, words, &mut GuestFrame::default());
+        assert_eq!(call(Hypercall::STACK_SWITCH, [0x12_0008, 0x7000, 0, 0]), Some(0));
+        assert_eq!(call(Hypercall::FPU_TASKSWITCH, [1, 0, 0, 0]), Some(0));
+        assert_eq!(call(Hypercall::XEN_VERSION, [0; 4]), Some(VERSION));
+        assert_eq!(call(Hypercall::XEN_VERSION, [1, 0, 0, 0]), None);
+        assert_eq!(call(Hypercall::SET_SEGMENT_BASE, [SEGBASE_FS.into(), 0x8000_0000_0000, 0, 0]), None, "not canonical");
+        assert_eq!(call(Hypercall::SCHED_OP, [0; 4]), None);
+        let state = &local.running.as_ref().unwrap().state;
+        assert_eq!((state.kernel_ss, state.kernel_sp, state.context.task_switched), (0xb, 0x7000, true));
+    }
+}
