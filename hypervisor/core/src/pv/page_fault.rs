@@ -13,7 +13,7 @@ use oxen_emul::string::StringWrite;
 use oxen_emul::{Instruction, MAX_INSTRUCTION_BYTES};
 use oxen_hal::{GuestFrame, Machine};
 use oxen_mm::{FrameType, MmError, QuickTables};
-use oxen_types::Gva;
+use oxen_types::{Gva, Mfn};
 
 /// Error code bits (Intel SDM vol. 3, "Page-Fault Exception").
 const PRESENT: u32 = 1 << 0;
@@ -38,7 +38,7 @@ pub(super) fn page_fault<M: Machine>(ctx: &mut Ctx<'_, M>) {
     }
     if ctx.state.context.in_kernel
         && code & (PRESENT | WRITE | RESERVED | FETCH) == PRESENT | WRITE
-        && (plain_write_to_table(ctx, va) || write_to_read_only(ctx, va))
+        && (unhurried_table_write(ctx, va) || write_to_read_only(ctx, va))
     {
         return;
     }
@@ -60,27 +60,15 @@ pub(super) fn page_fault<M: Machine>(ctx: &mut Ctx<'_, M>) {
     inject(ctx, 14, Some(u64::from(code & !USER | mode)));
 }
 
-/// How kernels write single entries: a 64-bit `mov` or `xchg` of a register and memory, without prefixes, at a register and at most a short displacement.
+/// How kernels write single entries: a 64-bit `mov` or `xchg` of a register and memory, without prefixes, at a register and at most a short displacement. The
+/// processor has said which address that is.
 struct PlainWrite {
     register: u8,
     exchanges: bool,
-    address: u64,
     length: u64,
 }
 
-impl PlainWrite {
-    /// Brings the registers up to date: the place held `old`.
-    #[inline(always)]
-    fn finish(&self, frame: &mut GuestFrame, old: u64) {
-        if self.exchanges {
-            *registers::get_mut(frame, self.register) = old;
-        }
-        frame.rip = frame.rip.wrapping_add(self.length);
-        frame.rflags &= !flags::RF;
-    }
-}
-
-/// Decodes the instruction at rip where it is such a write.
+/// Decodes the instruction at rip, which faulted on its write, where it is such a write.
 #[inline(always)]
 fn plain_write<M: Machine>(machine: &M, frame: &GuestFrame) -> Option<PlainWrite> {
     const REX_W: u8 = 0x48;
@@ -89,55 +77,58 @@ fn plain_write<M: Machine>(machine: &M, frame: &GuestFrame) -> Option<PlainWrite
     if frame.cs as u16 != FLAT_KERNEL_CS {
         return None;
     }
-    let [rex, opcode, modrm, displacement, ..] = machine.read_guest_u64(Gva(frame.rip)).ok()?.to_le_bytes();
+    let [rex, opcode, modrm, ..] = machine.read_guest_u64(Gva(frame.rip)).ok()?.to_le_bytes();
     let (mode, base) = (modrm >> 6, modrm & 7);
     // Base 4 stands for a further byte, and 5 without displacement for an address relative to rip.
     if rex & 0xf8 != REX_W || !matches!(opcode, MOV | XCHG) || mode > 1 || base == 4 || (mode == 0 && base == 5) {
         return None;
     }
-    let displacement = if mode == 1 { displacement as i8 } else { 0 };
-    Some(PlainWrite {
-        register: modrm >> 3 & 7 | rex << 1 & 8,
-        exchanges: opcode == XCHG,
-        address: registers::get(frame, base | rex << 3 & 8).wrapping_add_signed(displacement.into()),
-        length: 3 + u64::from(mode),
-    })
+    Some(PlainWrite { register: modrm >> 3 & 7 | rex << 1 & 8, exchanges: opcode == XCHG, length: 3 + u64::from(mode) })
 }
 
-/// A write of a whole entry to one of the guest's level-1 tables, by a plain instruction. False where it is anything else, or is refused.
-#[cold]
-fn plain_write_to_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
-    let Some(write) = plain_write(ctx.machine(), ctx.frame).filter(|write| write.address == va.0 && va.0.is_multiple_of(8)) else { return false };
-    let Some(root) = ctx.state.root.as_ref().map(oxen_mm::HeldTable::mfn) else { return false };
-    if !writes_are_emulated(ctx.domain) {
-        return false;
-    }
-    let new = registers::get(ctx.frame, write.register);
-    let Ok(Some(old)) = ctx.hv.with_tables(ctx.domain, ctx.domain.id, |mm, tables| mm.exchange_at(tables, root, va, new)) else {
-        return false;
-    };
-    write.finish(ctx.frame, old);
-    true
-}
-
-/// The same in the most frequent case, without a context; false where nothing was done.
+/// A write of a whole entry to one of the guest's level-1 tables at `va`, by a plain instruction; `exchange` writes the new entry and gives the old one. False where it is
+/// anything else, or is refused.
 #[inline(always)]
-pub(crate) fn quick_table_write<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, state: &VcpuState, frame: &mut GuestFrame) -> bool {
-    let va = hv.machine.fault_address();
-    let Some(write) = plain_write(hv.machine, frame).filter(|write| write.address == va.0 && va.0.is_multiple_of(8)) else { return false };
+fn plain_write_to_table<M: Machine>(
+    hv: &Hypervisor<M>,
+    (domain, state): (&Domain, &VcpuState),
+    frame: &mut GuestFrame,
+    va: Gva,
+    exchange: impl FnOnce(Mfn, u64) -> Option<u64>,
+) -> bool {
+    let Some(write) = plain_write(hv.machine, frame).filter(|_| va.0.is_multiple_of(8)) else { return false };
     let Some(root) = state.root.as_ref().map(oxen_mm::HeldTable::mfn) else { return false };
     if !writes_are_emulated(domain) {
         return false;
     }
-    let new = registers::get(frame, write.register);
-    let old = {
-        let mut tables = domain.page_tables.lock();
-        let Some(mut quick) = QuickTables::new(&mut tables, domain.id, domain.has_devices()) else { return false };
-        hv.memory.quick_exchange_at(&mut quick, root, va, new)
-    };
-    let Some(old) = old else { return false };
-    write.finish(frame, old);
+    let register = registers::get_mut(frame, write.register);
+    let Some(old) = exchange(root, *register) else { return false };
+    if write.exchanges {
+        *register = old;
+    }
+    frame.rip = frame.rip.wrapping_add(write.length);
+    frame.rflags &= !flags::RF;
     true
+}
+
+/// Such a write in the most frequent case, without a context; false where nothing was done.
+#[inline(always)]
+pub(crate) fn quick_table_write<M: Machine>(hv: &Hypervisor<M>, domain: &Domain, state: &VcpuState, frame: &mut GuestFrame) -> bool {
+    let va = hv.machine.fault_address();
+    plain_write_to_table(hv, (domain, state), frame, va, |root, new| {
+        let mut tables = domain.page_tables.lock();
+        let mut quick = QuickTables::new(&mut tables, domain.id, domain.has_devices())?;
+        hv.memory.quick_exchange_at(&mut quick, root, va, new)
+    })
+}
+
+/// Such a write.
+#[cold]
+fn unhurried_table_write<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva) -> bool {
+    let (hv, domain) = (ctx.hv, ctx.domain);
+    plain_write_to_table(hv, (domain, ctx.state), ctx.frame, va, |root, new| {
+        hv.with_tables(domain, domain.id, |mm, tables| mm.exchange_at(tables, root, va, new)).ok().flatten()
+    })
 }
 
 /// The hardware domain's writes are emulated for its device memory already, whatever it says of its tables.
@@ -213,7 +204,7 @@ fn decode_write<M: Machine>(ctx: &Ctx<'_, M>) -> Option<Writer> {
 }
 
 /// Carries out a write to a level-1 table as the instruction would, with the new entry checked.
-fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: oxen_types::Mfn) -> bool {
+fn write_page_table<M: Machine>(ctx: &mut Ctx<'_, M>, va: Gva, table: Mfn) -> bool {
     let Some(writer) = decode_write(ctx) else { return false };
     let (write, address) = (&writer.write, writer.address);
     if address != va.0 || !address.is_multiple_of(write.bytes.into()) {
