@@ -4,18 +4,19 @@
 //! Each function does the usual case or nothing (of a list: its first part); `None` sends the call the ordinary way. None of them gives its own processor work or
 //! stops the calling vCPU, so that the way back needs to look at the pending upcall only.
 
-use crate::enter::Local;
+use crate::domain::Domain;
+use crate::enter::{Local, Running};
 use crate::hypercall::VERSION;
-use crate::vcpu::VcpuState;
+use crate::vcpu::{BATCH, VcpuState};
 use crate::{Hypervisor, pv};
 use oxen_abi::Hypercall;
 use oxen_abi::arch_x86_64::{SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL};
 use oxen_abi::version::VersionOp;
-use oxen_abi::xen::{DOMID_SELF, MmuUpdateType, MmuextCmd, MmuextOp, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH};
-use oxen_abi::zerocopy::{FromZeros, IntoBytes};
+use oxen_abi::xen::{DOMID_SELF, MmuextCmd, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH};
+use oxen_abi::zerocopy::IntoBytes;
 use oxen_hal::{FlushScope, GuestFrame, Machine};
 use oxen_mm::QuickTables;
-use oxen_types::{Gva, Maddr, Mfn};
+use oxen_types::{Gva, Mfn};
 
 /// Requests of `mmu_update` in one call, at most.
 const MAX_UPDATES: u32 = 512;
@@ -56,41 +57,44 @@ impl<M: Machine> Hypervisor<M> {
     #[inline(always)]
     fn quick_mmu_update(&self, local: &mut Local, [list, count, done_at, foreign]: Words, frame: &mut GuestFrame) -> Option<i64> {
         let count = count_within(count, MAX_UPDATES)?;
-        let running = local.running.as_ref()?;
+        let running = local.running.as_mut()?;
         if done_at != 0 || foreign as u32 != u32::from(DOMID_SELF) {
             return None;
         }
-        let domain = &*running.domain;
-        let mut at = Gva(list);
-        let mut left = count;
-        {
-            let mut tables = domain.page_tables.lock();
-            let mut quick = QuickTables::new(&mut tables, domain.id, domain.has_devices())?;
-            while left != 0 && self.quick_request(&mut quick, at) {
-                left -= 1;
-                // A list that wraps around goes on in the guest's own memory.
-                at = Gva(at.0.wrapping_add(UPDATE_BYTES));
-            }
+        if count != 1 {
+            return self.quick_batch(running, list, count, frame);
         }
-        if left == 0 {
-            return Some(0);
-        }
-        (frame.rdi, frame.rsi) = (at.0, left.into());
-        None
+        let request = self.machine.read_guest_pair(Gva(list)).ok()?;
+        (self.quick_requests(&running.domain, &[request])? == 1).then_some(0)
     }
 
-    /// One request; false where nothing was done.
+    /// Requests of a list that the caller's tables take the quick way.
     #[inline(always)]
-    fn quick_request(&self, quick: &mut QuickTables<'_>, at: Gva) -> bool {
-        let Ok([ptr, value]) = self.machine.read_guest_pair(at) else { return false };
-        // Entries are 8 bytes: what an address has below that is the command.
-        let preserve_ad = match MmuUpdateType((ptr & 7) as u32) {
-            MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => false,
-            MmuUpdateType::PT_UPDATE_PRESERVE_AD => true,
-            _ => return false,
-        };
-        let place = Maddr(ptr);
-        self.memory.quick_update_entry(quick, place.mfn(), place.page_offset() / 8, value, preserve_ad)
+    fn quick_requests(&self, domain: &Domain, requests: &[[u64; 2]]) -> Option<usize> {
+        let mut tables = domain.page_tables.lock();
+        let mut quick = QuickTables::new(&mut tables, domain.id, domain.has_devices())?;
+        Some(self.memory.quick_updates(&mut quick, requests))
+    }
+
+    #[inline(never)]
+    fn quick_batch(&self, running: &mut Running, list: u64, count: u32, frame: &mut GuestFrame) -> Option<i64> {
+        let Running { domain, state, .. } = running;
+        let (mut at, mut left) = (Gva(list), count as usize);
+        while left != 0 {
+            let requests = state.requests.get_mut(..left.min(BATCH))?;
+            let done = match self.machine.copy_from_guest(requests.as_mut_bytes(), at) {
+                Ok(()) => self.quick_requests(domain, requests).unwrap_or(0),
+                Err(_) => 0,
+            };
+            left -= done;
+            // A list that wraps around goes on in the guest's own memory.
+            at = Gva(at.0.wrapping_add(done as u64 * UPDATE_BYTES));
+            if done != requests.len() {
+                (frame.rdi, frame.rsi) = (at.0, left as u64);
+                return None;
+            }
+        }
+        Some(0)
     }
 
     /// `update_va_mapping` with a flush of this processor, or none.
@@ -124,34 +128,43 @@ impl<M: Machine> Hypervisor<M> {
         if done_at != 0 || foreign as u32 != u32::from(DOMID_SELF) {
             return None;
         }
-        let mut at = Gva(list);
-        let mut left = count;
-        while left != 0 && self.quick_operation(local, at) {
-            left -= 1;
-            at = Gva(at.0.wrapping_add(OPERATION_BYTES));
-        }
-        if left == 0 {
+        if count == 1 && self.quick_flush(self.machine.read_guest_pair(Gva(list)).ok()?) {
             return Some(0);
         }
-        (frame.rdi, frame.rsi) = (at.0, left.into());
-        None
+        self.quick_operations(local, list, count, frame)
     }
 
-    /// One operation; false where nothing was done.
+    /// One operation, its first two words, where it is a flush of this processor.
     #[inline(always)]
-    fn quick_operation(&self, local: &mut Local, at: Gva) -> bool {
-        let mut op = MmuextOp::new_zeroed();
-        if self.machine.copy_from_guest(op.as_mut_bytes(), at).is_err() {
-            return false;
-        }
-        match op.cmd {
-            MmuextCmd::INVLPG_LOCAL => self.machine.flush_page_local(Gva(op.arg1)),
+    fn quick_flush(&self, [command, address]: [u64; 2]) -> bool {
+        match MmuextCmd(command as u32) {
+            MmuextCmd::INVLPG_LOCAL => self.machine.flush_page_local(Gva(address)),
             MmuextCmd::TLB_FLUSH_LOCAL => self.machine.flush_local(FlushScope::All),
-            MmuextCmd::NEW_BASEPTR => return self.quick_switch(local, Mfn(op.arg1), true),
-            MmuextCmd::NEW_USER_BASEPTR => return self.quick_switch(local, Mfn(op.arg1), false),
             _ => return false,
         }
         true
+    }
+
+    #[inline(never)]
+    fn quick_operations(&self, local: &mut Local, list: u64, count: u32, frame: &mut GuestFrame) -> Option<i64> {
+        let (mut at, mut left) = (Gva(list), count);
+        while left != 0 {
+            let done = match self.machine.read_guest_pair(at) {
+                Ok(operation @ [command, mfn]) => match MmuextCmd(command as u32) {
+                    MmuextCmd::NEW_BASEPTR => self.quick_switch(local, Mfn(mfn), true),
+                    MmuextCmd::NEW_USER_BASEPTR => self.quick_switch(local, Mfn(mfn), false),
+                    _ => self.quick_flush(operation),
+                },
+                Err(_) => false,
+            };
+            if !done {
+                (frame.rdi, frame.rsi) = (at.0, left.into());
+                return None;
+            }
+            left -= 1;
+            at = Gva(at.0.wrapping_add(OPERATION_BYTES));
+        }
+        Some(0)
     }
 
     /// Makes `root`, which is in use already, the root of kernel or user mode.
@@ -234,8 +247,9 @@ fn quick_xen_version([command, ..]: Words) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::enter::Running;
     use crate::hypercall::testing::{BUFFER, D5, NOWHERE, World};
+    use oxen_abi::xen::MmuextOp;
+    use oxen_abi::zerocopy::FromZeros;
     use oxen_types::{CpuId, VcpuId};
 
     /// A processor on which the first vCPU of domain 5 runs.

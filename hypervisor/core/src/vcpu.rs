@@ -73,6 +73,9 @@ pub struct Vcpu {
     pub state: Arc<Exclusive<VcpuState>>,
 }
 
+/// Requests of `mmu_update` that are worked on together: as many as Linux sends in one call.
+pub const BATCH: usize = 32;
+
 /// Where the scheduler has a vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -355,6 +358,8 @@ pub struct VcpuState {
     pub time_area: Gva,
     /// Hard affinity to return to after `SCHEDOP_pin_override`.
     pub affinity_before_pin: Option<CpuSet>,
+    /// Room for requests of `mmu_update` that are worked on together; what is in it between calls means nothing.
+    pub requests: Box<[[u64; 2]; BATCH]>,
     /// A non-maskable interrupt is being handled: until the guest's `iret` no other is delivered.
     pub nmi_masked: bool,
 }
@@ -381,6 +386,7 @@ impl VcpuState {
             runstate_area: Gva::NULL,
             time_area: Gva::NULL,
             affinity_before_pin: None,
+            requests: Box::new([[0; 2]; BATCH]),
             nmi_masked: false,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::FrameMeta;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
-use oxen_types::{Maddr, Mfn};
+use oxen_types::{Maddr, Mfn, PT_ENTRIES};
 
 /// What the firmware says of a range of machine addresses (the E820 types of the ACPI specification, section "Address Range Types").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,9 @@ pub trait Frames {
 
     /// The firmware's memory map, sorted and without overlap.
     fn memory_map(&self) -> &[MemoryRange];
+
+    /// A frame seen as a page table, for several accesses to its entries.
+    fn table(&self, mfn: Mfn) -> &[AtomicU64; PT_ENTRIES];
 
     /// Reads entry `index` (0 to 511) of a frame seen as a page table.
     fn read_entry(&self, mfn: Mfn, index: usize) -> u64;

@@ -53,14 +53,15 @@ pub const fn make(mfn: Mfn, flags: u64) -> u64 {
 
 /// The form in which a present level-1 entry is stored: entries without [`USER`] get it and [`GUEST_KERNEL`], the others become
 /// global, so that they survive the switch between a process's kernel and user root.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub const fn adjust_l1(entry: u64) -> u64 {
-    match entry & (USER | GUEST_KERNEL) {
-        USER => entry | GLOBAL,
-        0 => entry | USER | GUEST_KERNEL,
-        _ => entry | USER,
-    }
+    if entry & (USER | GUEST_KERNEL) == USER { entry | GLOBAL } else { adjust_l1_of_kernel(entry) }
+}
+
+#[cold]
+const fn adjust_l1_of_kernel(entry: u64) -> u64 {
+    entry | USER | GUEST_KERNEL
 }
 
 /// The form in which a present entry above level 1 is stored.

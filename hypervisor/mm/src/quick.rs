@@ -3,14 +3,15 @@
 //! Each function does the usual case or nothing: `false` (or `None`) means that nothing has changed and that the function of the same purpose in
 //! `update` or `table` is to be asked, which does it or says why not.
 
-use crate::context::NO_TABLE;
 use crate::entry::{self, PRESENT, RW};
 use crate::record::{Kind, Refs};
 use crate::update::Store;
 use crate::{FrameType, Hardware, HeldTable, Level, Mm, PageTables};
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use oxen_abi::xen::MmuUpdateType;
 use oxen_hal::FrameMeta;
-use oxen_types::{DomId, Gva, Mfn, PT_ENTRIES};
+use oxen_types::{DomId, Gva, Maddr, Mfn, PT_ENTRIES};
 
 /// A domain's tables, whose level-1 entries refer to its own frames, while their lock is held.
 #[derive(Debug)]
@@ -20,9 +21,6 @@ pub struct QuickTables<'a> {
     /// [`Refs::expect`] of the domain.
     identity: u64,
     l1_disallowed: u64,
-    /// A frame found to be a validated level-1 table of the domain, or [`NO_TABLE`]. It stays one while this value exists: nothing here ends the use of a
-    /// level-1 table.
-    leaf_table: Mfn,
 }
 
 impl<'a> QuickTables<'a> {
@@ -34,46 +32,75 @@ impl<'a> QuickTables<'a> {
             return None;
         }
         let l1_disallowed = if device_access { 0 } else { entry::CACHE_ATTRIBUTES };
-        Some(Self { _tables: tables, identity: Refs::expect(owner), l1_disallowed, leaf_table: NO_TABLE })
+        Some(Self { _tables: tables, identity: Refs::expect(owner), l1_disallowed })
     }
 }
 
+/// The address in a request of `mmu_update` without the place in the table: the table and the command.
+const fn table_and_command(ptr: u64) -> u64 {
+    ptr & !0xff8
+}
+
+/// The entry of a table that the address in a request names.
+#[inline(always)]
+const fn slot_of(table: &[AtomicU64; PT_ENTRIES], address: u64) -> &AtomicU64 {
+    &table[(address >> 3) as usize % PT_ENTRIES]
+}
+
 impl<M: Hardware> Mm<M> {
-    /// [`Mm::update_entry`] of a level-1 table.
+    /// Carries out requests of `mmu_update`, each an address with a command in its low bits and an entry: [`Mm::update_entry`] of level-1 tables. Gives how many were done, up to
+    /// the first that is not usual.
     #[inline(always)]
-    pub fn quick_update_entry(&self, quick: &mut QuickTables<'_>, table: Mfn, index: usize, new: u64, preserve_ad: bool) -> bool {
-        let index = index % PT_ENTRIES;
-        if table != quick.leaf_table {
-            if !self.is_leaf_table(quick, table) {
-                return false;
+    pub fn quick_updates(&self, quick: &mut QuickTables<'_>, requests: &[[u64; 2]]) -> usize {
+        let mut done = 0;
+        while let Some(&[ptr, _]) = requests.get(done) {
+            // The table and how entries are stored, for all requests that follow with the same ones.
+            let run = table_and_command(ptr);
+            let store = match MmuUpdateType((ptr & 7) as u32) {
+                MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => Store::Plain,
+                MmuUpdateType::PT_UPDATE_PRESERVE_AD => Store::KeepAccessedDirty,
+                _ => break,
+            };
+            let Some(table) = self.leaf_table(quick, Maddr(ptr).mfn()) else { break };
+            let before = done;
+            for &[ptr, new] in requests.iter().skip(before) {
+                let slot = slot_of(table, ptr);
+                if table_and_command(ptr) != run || !self.quick_leaf(quick, slot, slot.load(Acquire), new, store) {
+                    break;
+                }
+                done += 1;
             }
-            quick.leaf_table = table;
+            if done == before {
+                break;
+            }
         }
-        let store = if preserve_ad { Store::KeepAccessedDirty } else { Store::Plain };
-        self.quick_leaf(quick, table, index, self.machine.read_entry(table, index), new, store)
+        done
     }
 
     /// [`Mm::update_va`].
     #[inline(always)]
     pub fn quick_update_va(&self, quick: &mut QuickTables<'_>, root: Mfn, va: Gva, new: u64) -> bool {
-        match self.leaf_slot(root, va) {
-            Some((table, index)) => self.quick_leaf(quick, table, index, self.machine.read_entry(table, index), new, Store::Plain),
-            None => false,
-        }
+        let Some(slot) = self.quick_slot(root, va) else { return false };
+        self.quick_leaf(quick, slot, slot.load(Acquire), new, Store::Plain)
     }
 
     /// [`Mm::exchange_at`].
     #[inline(always)]
     pub fn quick_exchange_at(&self, quick: &mut QuickTables<'_>, root: Mfn, va: Gva, new: u64) -> Option<u64> {
-        let (table, index) = self.leaf_slot(root, va)?;
-        let mapping = self.machine.read_entry(table, index);
-        let seen = entry::frame(mapping);
-        if mapping & (PRESENT | RW) != PRESENT || !self.is_leaf_table(quick, seen) {
+        let mapping = self.quick_slot(root, va)?.load(Acquire);
+        if mapping & (PRESENT | RW) != PRESENT {
             return None;
         }
-        let index = va.page_offset() / 8;
-        let old = self.machine.read_entry(seen, index);
-        self.quick_leaf(quick, seen, index, old, new, Store::IfUnchanged).then_some(old)
+        let slot = slot_of(self.leaf_table(quick, entry::frame(mapping))?, va.0);
+        let old = slot.load(Acquire);
+        self.quick_leaf(quick, slot, old, new, Store::IfUnchanged).then_some(old)
+    }
+
+    /// The level-1 entry that translates `va` below a validated root, as [`Mm::leaf_slot`].
+    #[inline(always)]
+    fn quick_slot(&self, root: Mfn, va: Gva) -> Option<&AtomicU64> {
+        let (table, index) = self.leaf_slot(root, va)?;
+        self.machine.table(table).get(index)
     }
 
     /// Makes `held` a use of `new`, another root of the domain that is in use already; `load` makes the processor use it, before the use of the old one ends, which is
@@ -101,44 +128,40 @@ impl<M: Hardware> Mm<M> {
         true
     }
 
+    /// A frame as the validated level-1 table of the domain that it is.
     #[inline(always)]
-    fn is_leaf_table(&self, quick: &QuickTables<'_>, table: Mfn) -> bool {
-        let Some(meta) = self.machine.meta(table) else { return false };
+    fn leaf_table(&self, quick: &QuickTables<'_>, table: Mfn) -> Option<&[AtomicU64; PT_ENTRIES]> {
+        let meta = self.machine.meta(table)?;
         // Under the lock a validated table stays one: no reference is needed.
-        meta.refs.load(Acquire) & Refs::IDENTITY == quick.identity
-            && meta.kind.load(Relaxed) & (Kind::TYPE | Kind::VALIDATED) == Kind::bits(FrameType::L1) | Kind::VALIDATED
+        let is_table = meta.refs.load(Acquire) & Refs::IDENTITY == quick.identity
+            && meta.kind.load(Relaxed) & (Kind::TYPE | Kind::VALIDATED) == Kind::bits(FrameType::L1) | Kind::VALIDATED;
+        is_table.then(|| self.machine.table(table))
     }
 
     /// `mod_l1`.
     #[inline(always)]
-    fn quick_leaf(&self, quick: &QuickTables<'_>, table: Mfn, index: usize, old: u64, new: u64, store: Store) -> bool {
+    fn quick_leaf(&self, quick: &QuickTables<'_>, slot: &AtomicU64, old: u64, new: u64, store: Store) -> bool {
         if new & PRESENT == 0 {
-            if old & PRESENT == 0 {
-                return self.store_entry(table, index, old, new, store).is_ok();
-            }
-            let Some(meta) = self.machine.meta(entry::frame(old)) else { return false };
-            if is_descriptor_mapping(old, meta) || self.store_entry(table, index, old, new, store).is_err() {
-                return false;
-            }
-            self.drop_leaf(old, meta);
-            return true;
+            return self.quick_clear(slot, old, new, store);
         }
         if new & quick.l1_disallowed != 0 {
             return false;
         }
-        if (old ^ new) & !entry::HARMLESS == 0 {
-            return self.store_entry(table, index, old, entry::adjust_l1(new), store).is_ok();
+        let changed = (old ^ new) & !entry::HARMLESS;
+        if changed == 0 {
+            return put_entry(slot, old, entry::adjust_l1(new), store);
         }
         let Some(meta) = self.machine.meta(entry::frame(new)) else { return false };
-        if old & PRESENT == 0 {
-            return self.take_leaf(quick.identity, entry::frame(new), meta, new) && self.store_taken(table, index, old, new, store, meta);
+        if changed == RW {
+            return self.quick_access(quick, slot, (old, new), store, meta);
         }
-        // Where only the access changes, both references are to one frame.
-        let same = entry::frame(old) == entry::frame(new);
-        let Some(old_meta) = (if same { Some(meta) } else { self.machine.meta(entry::frame(old)) }) else { return false };
+        if old & PRESENT == 0 {
+            return self.take_leaf(quick.identity, entry::frame(new), meta, new) && self.put_taken(slot, (old, new), store, meta);
+        }
+        let Some(old_meta) = self.machine.meta(entry::frame(old)) else { return false };
         if is_descriptor_mapping(old, old_meta)
             || !self.take_leaf(quick.identity, entry::frame(new), meta, new)
-            || !self.store_taken(table, index, old, new, store, meta)
+            || !self.put_taken(slot, (old, new), store, meta)
         {
             return false;
         }
@@ -146,10 +169,45 @@ impl<M: Hardware> Mm<M> {
         true
     }
 
-    /// Stores an entry whose reference has been taken; gives that back where the entry is not `old` any more.
+    /// Makes an entry absent.
     #[inline(always)]
-    fn store_taken(&self, table: Mfn, index: usize, old: u64, new: u64, store: Store, meta: &FrameMeta) -> bool {
-        let stored = self.store_entry(table, index, old, entry::adjust_l1(new), store).is_ok();
+    fn quick_clear(&self, slot: &AtomicU64, old: u64, new: u64, store: Store) -> bool {
+        if old & PRESENT == 0 {
+            return put_entry(slot, old, new, store);
+        }
+        let Some(meta) = self.machine.meta(entry::frame(old)) else { return false };
+        if is_descriptor_mapping(old, meta) || !put_entry(slot, old, new, store) {
+            return false;
+        }
+        self.drop_leaf(old, meta);
+        true
+    }
+
+    /// Only the access changes: both references are to the frame with this record, which the old one keeps from changing hands.
+    #[inline(always)]
+    fn quick_access(&self, quick: &QuickTables<'_>, slot: &AtomicU64, (old, new): (u64, u64), store: Store, meta: &FrameMeta) -> bool {
+        let refs = meta.refs.load(Acquire);
+        if refs & Refs::IDENTITY != quick.identity {
+            return false;
+        }
+        let taken = if new & RW == 0 {
+            refs & Refs::COUNT != Refs::COUNT && meta.refs.compare_exchange(refs, refs + 1, Acquire, Relaxed).is_ok()
+        } else {
+            // A frame in use as writable is no descriptor table.
+            let kind = Kind(meta.kind.load(Relaxed));
+            kind.can_share_writable() && meta.kind.compare_exchange(kind.0, kind.0 + Kind::COUNT_UNIT, AcqRel, Relaxed).is_ok()
+        };
+        if !taken || !self.put_taken(slot, (old, new), store, meta) {
+            return false;
+        }
+        self.drop_leaf(old, meta);
+        true
+    }
+
+    /// Stores an entry whose reference has been taken; gives that back where the entry is not the old one any more.
+    #[inline(always)]
+    fn put_taken(&self, slot: &AtomicU64, (old, new): (u64, u64), store: Store, meta: &FrameMeta) -> bool {
+        let stored = put_entry(slot, old, entry::adjust_l1(new), store);
         if !stored {
             self.drop_leaf(new, meta);
         }
@@ -192,6 +250,22 @@ impl<M: Hardware> Mm<M> {
             self.put_page(entry::frame(old), meta);
         }
     }
+}
+
+/// [`Mm::store_entry`]; false where the entry was not `old` any more and had to be.
+#[inline(always)]
+fn put_entry(slot: &AtomicU64, old: u64, new: u64, store: Store) -> bool {
+    match store {
+        Store::Plain => slot.store(new, Release),
+        Store::KeepAccessedDirty => {
+            let mut old = old;
+            while let Err(now) = slot.compare_exchange(old, new | old & (entry::ACCESSED | entry::DIRTY), AcqRel, Acquire) {
+                old = now;
+            }
+        }
+        Store::IfUnchanged => return slot.compare_exchange(old, new, AcqRel, Acquire).is_ok(),
+    }
+    true
 }
 
 /// Whether dropping the mapping has consequences for LDTs ([`crate::Effects::ldt_stale`]). Frames become descriptor tables of the domain under its lock only.

@@ -3,8 +3,10 @@
 mod common;
 
 use common::{ALL, D1, D2, RO, World};
+use oxen_abi::xen::MmuUpdateType;
 use oxen_mm::entry::{self, ACCESSED, DIRTY, GLOBAL, GUEST_KERNEL, PRESENT, PWT, RW, USER};
-use oxen_mm::{FrameType, Level, QuickTables};
+use oxen_mm::{FrameType, Level, Mm, QuickTables};
+use oxen_testkit::FakeMachine;
 use oxen_types::{DomId, Gva, Mfn, PT_ENTRIES};
 
 /// What a level-1 entry that the guest writes as `entry` is stored as.
@@ -27,6 +29,12 @@ fn quick<R>(w: &mut World, owner: DomId, f: impl FnOnce(&mut QuickTables<'_>) ->
     f(&mut QuickTables::new(&mut w.tables, owner, false).unwrap())
 }
 
+/// A request of `mmu_update`.
+fn update(mm: &Mm<FakeMachine>, q: &mut QuickTables<'_>, table: Mfn, index: u64, new: u64, preserve_ad: bool) -> bool {
+    let command = if preserve_ad { MmuUpdateType::PT_UPDATE_PRESERVE_AD } else { MmuUpdateType::NORMAL_PT_UPDATE };
+    mm.quick_updates(q, &[[table.maddr().0 | index * 8 | u64::from(command.0), new]]) == 1
+}
+
 fn entries(w: &World, table: Mfn) -> Vec<u64> {
     (0..PT_ENTRIES).map(|index| w.peek(table, index)).collect()
 }
@@ -41,13 +49,13 @@ fn entries_are_set_changed_and_cleared() {
     let (mut w, [.., l1], page) = world();
     let mm = w.mm;
     assert_eq!(counts(&w, page), (2, 1));
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, entry::make(page, RO), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 8, entry::make(page, RO), false)));
     assert_eq!((w.peek(l1, 8), counts(&w, page)), (stored(entry::make(page, RO)), (3, 1)));
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, entry::make(page, ALL), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 8, entry::make(page, ALL), false)));
     assert_eq!((w.peek(l1, 8), counts(&w, page)), (stored(entry::make(page, ALL)), (2, 2)));
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, entry::make(page, RO | ACCESSED), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 8, entry::make(page, RO | ACCESSED), false)));
     assert_eq!(counts(&w, page), (3, 1));
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, 0x77 << 12, false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 8, 0x77 << 12, false)));
     assert_eq!((w.peek(l1, 8), counts(&w, page)), (0x77 << 12, (2, 1)));
 }
 
@@ -56,11 +64,11 @@ fn bits_of_the_processor_are_kept_where_that_is_asked_for() {
     let (mut w, [.., l1], page) = world();
     let mm = w.mm;
     // A page that is mapped writable elsewhere too: the first use and the last one are not quick.
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 6, entry::make(page, ALL), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 6, entry::make(page, ALL), false)));
     w.poke(l1, 7, w.peek(l1, 7) | ACCESSED | DIRTY);
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 7, entry::make(page, RO), true)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 7, entry::make(page, RO), true)));
     assert_eq!(w.peek(l1, 7), stored(entry::make(page, RO | ACCESSED | DIRTY)));
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 7, entry::make(page, ALL), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 7, entry::make(page, ALL), false)));
     assert_eq!(w.peek(l1, 7), stored(entry::make(page, ALL)));
 }
 
@@ -72,10 +80,10 @@ fn addresses_and_writes_to_tables_find_their_entries() {
     assert_eq!(w.peek(l1, 7), stored(entry::make(page, RO)));
     assert!(!quick(&mut w, D1, |q| mm.quick_update_va(q, root, Gva(7 << 30), 0)), "no table covers this");
     // The guest sees its table read-only at page 9.
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 9, entry::make(l1, RO), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 9, entry::make(l1, RO), false)));
     let old = quick(&mut w, D1, |q| mm.quick_exchange_at(q, root, Gva(9 << 12 | 7 * 8), 0));
     assert_eq!((old, w.peek(l1, 7), counts(&w, page)), (Some(stored(entry::make(page, RO))), 0, (1, 0)));
-    let data = quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 7, entry::make(page, RO), false));
+    let data = quick(&mut w, D1, |q| update(mm, q, l1, 7, entry::make(page, RO), false));
     assert!(data && quick(&mut w, D1, |q| mm.quick_exchange_at(q, root, Gva(7 << 12), 0)).is_none(), "no table is there");
 }
 
@@ -96,10 +104,10 @@ fn whatever_is_unusual_changes_nothing() {
     ];
     for (what, table, new) in refused {
         let before = (entries(&w, l1), counts(&w, page), counts(&w, l1), counts(&w, foreign));
-        assert!(!quick(&mut w, D1, |q| mm.quick_update_entry(q, table, 7, new, false)), "{what}");
+        assert!(!quick(&mut w, D1, |q| update(mm, q, table, 7, new, false)), "{what}");
         assert_eq!(before, (entries(&w, l1), counts(&w, page), counts(&w, l1), counts(&w, foreign)), "{what}");
     }
-    assert!(!quick(&mut w, D2, |q| mm.quick_update_entry(q, l1, 7, 0, false)), "tables of another domain");
+    assert!(!quick(&mut w, D2, |q| update(mm, q, l1, 7, 0, false)), "tables of another domain");
 }
 
 #[test]
@@ -107,11 +115,11 @@ fn mappings_of_descriptor_tables_are_not_dropped_quickly() {
     let (mut w, [.., l1], _) = world();
     let mm = w.mm;
     let table = w.page(D1);
-    assert!(quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, entry::make(table, RO), false)));
+    assert!(quick(&mut w, D1, |q| update(mm, q, l1, 8, entry::make(table, RO), false)));
     let held = mm.get_descriptors(&mut w.ctx(D1), table).unwrap();
-    assert!(!quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, 0, false)));
+    assert!(!quick(&mut w, D1, |q| update(mm, q, l1, 8, 0, false)));
     let page = w.page(D1);
-    assert!(!quick(&mut w, D1, |q| mm.quick_update_entry(q, l1, 8, entry::make(page, RO), false)));
+    assert!(!quick(&mut w, D1, |q| update(mm, q, l1, 8, entry::make(page, RO), false)));
     assert_eq!(w.peek(l1, 8) & (PRESENT | RW), PRESENT);
     mm.put_typed(held);
 }
@@ -131,4 +139,29 @@ fn roots_in_use_are_exchanged() {
     assert!(!quick(&mut w, D1, |q| mm.quick_switch_root(q, &mut held, root, || ())), "the old root's last use ends");
     assert_eq!(mm.inspect(other).unwrap().ty, FrameType::L4);
     assert!(mm.put_table(&mut w.ctx(D1), held).is_ok());
+}
+
+#[test]
+fn lists_are_done_up_to_what_is_unusual() {
+    let (mut w, [_, _, _, l1], page) = world();
+    let mm = w.mm;
+    let other = w.chain(D1);
+    mm.pin(&mut w.ctx(D1), other[3], Level::L1).unwrap();
+    let at = |table: Mfn, index: u64, command: MmuUpdateType| table.maddr().0 | index * 8 | u64::from(command.0);
+    let (plain, keep) = (MmuUpdateType::NORMAL_PT_UPDATE, MmuUpdateType::PT_UPDATE_PRESERVE_AD);
+    w.poke(other[3], 3, entry::make(Mfn(0x77), ACCESSED));
+    let new = entry::make(page, RO);
+    let list = [
+        [at(l1, 0, plain), new],
+        [at(l1, 1, plain), new],
+        [at(other[3], 2, plain), new],
+        [at(other[3], 3, keep), new],
+        [at(other[3], 4, MmuUpdateType::PT_UPDATE_NO_TRANSLATE), new],
+        [at(page, 1, MmuUpdateType::MACHPHYS_UPDATE), 5],
+        [at(l1, 2, plain), new],
+    ];
+    assert_eq!(quick(&mut w, D1, |q| mm.quick_updates(q, &list)), 5);
+    assert_eq!(w.peek(other[3], 3), stored(new | ACCESSED));
+    assert_eq!((counts(&w, page), w.peek(l1, 2)), ((7, 1), 0));
+    assert_eq!(quick(&mut w, D1, |q| mm.quick_updates(q, &[])), 0);
 }

@@ -209,7 +209,8 @@ impl Test {
                 let level = mm.inspect(table).and_then(|i| i.ty.level()).map_or(role(table), |l| l as u64);
                 let entry = self.random_entry(g, level);
                 let (preserve, quick) = (self.rng.one_in(2), self.rng.one_in(2));
-                if !quick || self.quick(g, |q| mm.quick_update_entry(q, table, index, entry, preserve)) != Some(true) {
+                let request = [table.maddr().0 | (index * 8) as u64 | if preserve { 2 } else { 0 }, entry];
+                if !quick || self.quick(g, |q| mm.quick_updates(q, &[request])) != Some(1) {
                     let result = mm.update_entry(&mut self.ctx(g, budget), table, index, entry, preserve);
                     self.log_error(result);
                 }

@@ -39,6 +39,11 @@ impl FakePage {
         unsafe { AtomicU64::from_ptr(self.0.get().cast::<u64>().add(offset / 8)) }
     }
 
+    fn table(&self) -> &[AtomicU64; PT_ENTRIES] {
+        // SAFETY: as in `word`, for all words of the page.
+        unsafe { &*self.0.get().cast::<[AtomicU64; PT_ENTRIES]>() }
+    }
+
     fn half(&self, offset: usize) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4) && offset < 4096, "offset {offset}");
         // SAFETY: as in `word`; x86 keeps accesses of different sizes to one word coherent.
@@ -116,6 +121,10 @@ impl Frames for FakeMachine {
 
     fn memory_map(&self) -> &[MemoryRange] {
         &self.map
+    }
+
+    fn table(&self, mfn: Mfn) -> &[AtomicU64; PT_ENTRIES] {
+        self.page(mfn).table()
     }
 
     fn read_entry(&self, mfn: Mfn, index: usize) -> u64 {

@@ -8,7 +8,7 @@ use crate::layout::{DIRECT_MAP, FRAME_TABLE, HEAP, HEAP_END, M2P, MAX_FRAMES};
 use crate::paging::{self, Access};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use oxen_hal::{FrameMeta, Frames, MemoryRange};
-use oxen_types::{Maddr, Mfn, PAGE_SIZE};
+use oxen_types::{Maddr, Mfn, PAGE_SIZE, PT_ENTRIES};
 
 /// Bytes of one piece of a table.
 const PIECE_BYTES: u64 = 2 << 20;
@@ -217,6 +217,12 @@ impl Frames for X86 {
 
     fn memory_map(&self) -> &[MemoryRange] {
         super::map()
+    }
+
+    #[inline]
+    fn table(&self, mfn: Mfn) -> &[AtomicU64; PT_ENTRIES] {
+        // SAFETY: one whole frame in the direct map, used only as atomics by this module's callers and by guests.
+        unsafe { &*(frame_address(mfn, 0, PAGE_SIZE as usize) as *const [AtomicU64; PT_ENTRIES]) }
     }
 
     #[inline]
