@@ -28,6 +28,8 @@ pub enum Boots {
     DebianTools,
     /// The stock kernel with a guest to create in the initramfs.
     Guest,
+    /// The same with Debian's GRUB for guests.
+    PvGrub,
 }
 
 /// A boot of stock Linux as dom0. Disks and cards are created for it; the disks' file systems are checked afterwards.
@@ -105,6 +107,7 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "build", boots: Boots::Guest, tests: &["build"], options: "dom0_mem=512M", cpus: 2, ..DOM0 },
         Dom0Case { name: "console", boots: Boots::DebianTools, tests: &["console"], options: "dom0_mem=512M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "guests", boots: Boots::Guest, tests: &["guests"], options: "dom0_mem=560M", cpus: 2, seconds: 600, ..DOM0 },
+        Dom0Case { name: "bootloader", boots: Boots::PvGrub, tests: &["bootloader"], options: "dom0_mem=560M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "xl-create", boots: Boots::DebianTools, tests: &["xl-create"], options: "dom0_mem=512M", cpus: 2, ..DOM0 },
         Dom0Case { name: "store", boots: Boots::DebianTools, tests: &["boot", "store"], options: "dom0_mem=512M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "xl-guests", boots: Boots::DebianTools, tests: &["xl-guests"], options: "dom0_mem=640M", cpus: 2, seconds: 900, ..DOM0 },

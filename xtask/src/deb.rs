@@ -62,7 +62,7 @@ fn manuals(ws: &Workspace, xm: &Path) -> Result<Vec<Member>> {
     fs::create_dir_all(&dir)?;
     Tool::new(ws, xm, "Writing the manual pages").args(["manuals".as_ref(), dir.as_os_str()]).run_quietly()?;
     let place = |file: &Path| match file.extension().and_then(|extension| extension.to_str()) {
-        Some(section @ ("1" | "5" | "8")) => format!("usr/share/man/man{section}/{}", name_of(file)),
+        Some(section @ ("1" | "5" | "8")) => format!("usr/share/man/man{section}/{}.gz", name_of(file)),
         Some("bash") => "usr/share/bash-completion/completions/xm".to_owned(),
         Some("fish") => "usr/share/fish/vendor_completions.d/xm.fish".to_owned(),
         _ => "usr/share/zsh/vendor-completions/_xm".to_owned(),
@@ -70,10 +70,13 @@ fn manuals(ws: &Workspace, xm: &Path) -> Result<Vec<Member>> {
     Ok(files_in(&dir)?.into_iter().map(|file| Member::data(place(&file), file)).collect())
 }
 
+/// Adds what every package has below `usr/share/doc`.
 fn with_documents(ws: &Workspace, package: &str, mut members: Vec<Member>) -> Vec<Member> {
-    for name in ["README.md", "CAVEATS.md", "LICENSE-MIT", "LICENSE-APACHE"] {
-        members.push(Member::data(format!("usr/share/doc/{package}/{name}"), ws.root.join(name)));
+    for name in ["README.md", "CAVEATS.md", "packaging/copyright"] {
+        let source = ws.root.join(name);
+        members.push(Member::data(format!("usr/share/doc/{package}/{}", name_of(&source)), source));
     }
+    members.push(Member::data(format!("usr/share/doc/{package}/changelog.gz"), ws.root.join("packaging/changelog")));
     members
 }
 
@@ -81,10 +84,15 @@ fn with_documents(ws: &Workspace, package: &str, mut members: Vec<Member>) -> Ve
 fn package(ws: &Workspace, name: &str, members: Vec<Member>, values: &[(&str, &str)]) -> Result<PathBuf> {
     let tree = tempfile::tempdir_in(&ws.target)?;
     fs::set_permissions(tree.path(), fs::Permissions::from_mode(0o755))?;
-    for member in members {
-        place(&tree.path().join(&member.place), &fs::read(&member.source).with_context(|| format!("cannot read {}", member.source.display()))?, member.mode)?;
-    }
     let version = env!("CARGO_PKG_VERSION");
+    for member in members {
+        let mut content = fs::read(&member.source).with_context(|| format!("cannot read {}", member.source.display()))?;
+        // Debian's policy wants manual pages and the changelog compressed; what is an archive by itself comes as it is.
+        if member.place.ends_with(".gz") && member.source.extension().is_none_or(|extension| extension != "gz") {
+            content = compile::gzip(String::from_utf8(content)?.replace("@VERSION@", version).as_bytes())?;
+        }
+        place(&tree.path().join(&member.place), &content, member.mode)?;
+    }
     let recipe = ws.root.join("packaging").join(name);
     for (file, mode) in [("control", 0o644), ("conffiles", 0o644), ("postinst", 0o755), ("prerm", 0o755), ("postrm", 0o755)] {
         let source = recipe.join(file);
@@ -100,7 +108,7 @@ fn package(ws: &Workspace, name: &str, members: Vec<Member>, values: &[(&str, &s
     let path = ws.dist.join(format!("{name}_{version}_amd64.deb"));
     let title = format!("Packing {name}");
     Tool::new(ws, "dpkg-deb", &title)
-        .args(["--root-owner-group".as_ref(), "-Zxz".as_ref(), "--build".as_ref(), tree.path().as_os_str(), path.as_os_str()])
+        .args(["--root-owner-group".as_ref(), "-Zxz".as_ref(), "-z3".as_ref(), "--build".as_ref(), tree.path().as_os_str(), path.as_os_str()])
         .run()
         .with_context(|| format!("dpkg-deb is {}", if query("dpkg-deb", &["--version"]).is_some() { "there" } else { "missing: packages can be built on Debian only" }))?;
     Ok(path)

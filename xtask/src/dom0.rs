@@ -91,6 +91,14 @@ pub fn image_with_guest(ws: &Workspace) -> Result<Option<Image>> {
     image_with(ws, Flavour::Stock, extras)
 }
 
+/// The stock image with our tools, a guest to create and Debian's GRUB for guests.
+pub fn image_with_pvgrub(ws: &Workspace) -> Result<Option<Image>> {
+    let mut extras = own_programs(ws)?;
+    extras.extend(domu::members(ws)?.unwrap_or_default());
+    extras.push(domu::pvgrub(ws)?);
+    image_with(ws, Flavour::Stock, extras)
+}
+
 /// The stock image with the micro-benchmarks.
 pub fn image_with_bench(ws: &Workspace) -> Result<Option<Image>> {
     image_with(ws, Flavour::Stock, as_programs(compile::static_programs(ws, &["oxen-bench"], &ws.target.join("bench-programs"))?))

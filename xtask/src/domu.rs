@@ -1,10 +1,13 @@
 //! The guest image that dom0 carries: Debian's kernel and a small initramfs, with a configuration to create a guest from.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::compile;
+use crate::debs;
+use crate::disk;
 use crate::dom0::{self, Flavour, Kernel};
 use crate::initramfs::{Member, Recipe};
 use crate::workspace::Workspace;
@@ -35,6 +38,26 @@ fn files(ws: &Workspace, kernel: Kernel, initrd: PathBuf) -> Vec<Member> {
         Member::data(format!("{PLACE}/initrd.gz"), initrd),
         Member::data("etc/xen/demo", ws.root.join("boot/domu/demo")),
     ]
+}
+
+/// Debian's GRUB as the kernel of a guest, which boots what the guest's disk says.
+pub fn pvgrub(ws: &Workspace) -> Result<Member> {
+    let place = "usr/lib/grub-xen/grub-x86_64-xen.bin";
+    let package = debs::unpack(ws, "grub-xen-host", &[&format!("./{place}")])?;
+    Ok(Member::data(place, package.join(place)))
+}
+
+/// Makes a guest's disk that boots by itself: a partition with the guest's kernel, its initramfs and a menu as Debian writes it.
+pub fn bootable_disk(ws: &Workspace, path: &Path) -> Result<()> {
+    let kernel = dom0::kernel(ws, Flavour::Stock)?.context("Debian's archive has no kernel")?;
+    let tree = tempfile::tempdir_in(&ws.target)?;
+    let boot = tree.path().join("boot");
+    fs::create_dir_all(boot.join("grub"))?;
+    fs::copy(&kernel.bzimage, boot.join(format!("vmlinuz-{}", kernel.release)))?;
+    fs::copy(initramfs(ws, &kernel, "boot/domu/modules", Vec::new())?, boot.join(format!("initrd.img-{}", kernel.release)))?;
+    let menu = fs::read_to_string(ws.root.join("boot/domu/grub.cfg"))?;
+    fs::write(boot.join("grub/grub.cfg"), menu.replace("@RELEASE@", &kernel.release))?;
+    disk::partitioned(ws, tree.path(), path, 96)
 }
 
 fn initramfs(ws: &Workspace, kernel: &Kernel, groups: &str, more: Vec<Member>) -> Result<PathBuf> {

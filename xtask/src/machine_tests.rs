@@ -14,6 +14,7 @@ use crate::bad_kernels;
 use crate::cases::{self, ALWAYS_FORBIDDEN, BadCase, Boots, Dom0Case, GuestCase};
 use crate::disk;
 use crate::dom0::{self, Flavour, Image};
+use crate::domu;
 use crate::hypervisor::{Hypervisor, Kind};
 use crate::iso::{self, BootFiles};
 use crate::qemu::{self, End, Machine, Transcript};
@@ -116,6 +117,7 @@ fn dom0_image(ws: &Workspace, boots: Boots) -> Result<Option<Image>> {
         Boots::Distributed(flavour) => dom0::image(ws, flavour),
         Boots::DebianTools => dom0::image_with_xl(ws),
         Boots::Guest => dom0::image_with_guest(ws),
+        Boots::PvGrub => dom0::image_with_pvgrub(ws),
         Boots::Elf => match dom0::image(ws, Flavour::Stock)? {
             Some(image) => Ok(Some(Image { kernel: bad_kernels::inner_elf(ws, &image.kernel)?, ..image })),
             None => Ok(None),
@@ -157,8 +159,14 @@ fn dom0_boot(ws: &Workspace, hypervisor: &Hypervisor, name: &str, case: &Dom0Cas
             disks.push(path);
         }
     }
+    let mut attached = disks.clone();
+    if case.tests.contains(&"bootloader") {
+        let path = scratch.path().join("guest.img");
+        domu::bootable_disk(ws, &path)?;
+        attached.push(path);
+    }
     let files = BootFiles::new(&hypervisor.file, &hypervisor.options(case.options), &image.kernel, &case.kernel_cmdline(), image.initrd.as_deref());
-    let machine = case.machine(hypervisor.cpu_model(), &disks);
+    let machine = case.machine(hypervisor.cpu_model(), &attached);
     let limit = Duration::from_secs(case.seconds);
     let transcript = boot(ws, name, &files, &machine, ALWAYS_FORBIDDEN, limit)?;
     check_forbidden(ws, name, &transcript)?;

@@ -23,6 +23,7 @@ const IMAGE_TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/xorriso", "xorriso"),
     ("/usr/bin/mformat", "mtools"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
+    ("/sbin/sfdisk", "fdisk"),
     ("/usr/bin/xz", "xz-utils"),
 ];
 
@@ -43,7 +44,7 @@ const DEBIAN_RUST: &[(&str, &str)] = &[
 ];
 
 /// What installing Debian on a disk image needs.
-const DEBIAN_DISK_TOOLS: &[(&str, &str)] = &[("/usr/sbin/debootstrap", "debootstrap"), ("/sbin/sfdisk", "fdisk"), ("/usr/bin/dpkg-deb", "dpkg")];
+const DEBIAN_DISK_TOOLS: &[(&str, &str)] = &[("/usr/sbin/debootstrap", "debootstrap"), ("/usr/bin/dpkg-deb", "dpkg"), ("/usr/bin/lintian", "lintian")];
 
 /// Makes sure Debian can be installed on a disk image.
 pub fn debian_disk_tools(ws: &Workspace) -> Result<()> {

@@ -59,7 +59,7 @@ pub enum GuestKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bootloader {
-    /// The program: a path, or `builtin` for the built-in reader, which also stands in for `pygrub`.
+    /// The program: a path, `builtin` for the built-in reader, which also stands in for `pygrub`, or `pvgrub`.
     pub program: String,
     /// Arguments of the program.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -71,6 +71,11 @@ impl Bootloader {
     pub fn is_builtin(&self) -> bool {
         let name = self.program.rsplit('/').next().unwrap_or(&self.program);
         matches!(name, "builtin" | "pygrub" | "oxen-bootloader")
+    }
+
+    /// Whether the guest starts with GRUB as its kernel, which boots what the guest chooses on its own console.
+    pub fn is_pvgrub(&self) -> bool {
+        matches!(self.program.as_str(), "pvgrub" | "pvgrub64")
     }
 }
 

@@ -31,6 +31,9 @@ impl Drop for Boot {
     }
 }
 
+/// GRUB as a guest's kernel, of Debian's package `grub-xen-host`.
+const PVGRUB: &str = "/usr/lib/grub-xen/grub-x86_64-xen.bin";
+
 impl Daemon {
     /// Begins to create a guest, or makes a managed one known.
     ///
@@ -225,7 +228,11 @@ fn boot(record: &Record, places: &Places) -> Result<Boot, Error> {
     }
     match &config.bootloader {
         Some(loader) if loader.is_builtin() => boot_from_disk(record, places),
-        Some(loader) => Err(Error::new(Code::Unsupported, format!("bootloader {}: only the built-in one is supported", loader.program)).about(&config.name)),
+        Some(loader) if loader.is_pvgrub() => {
+            check_file("kernel", PVGRUB).map_err(|error| Error::new(error.code, format!("{} (Debian package grub-xen-host)", error.message)).about(&config.name))?;
+            Ok(Boot { kernel: PVGRUB.to_owned(), ramdisk: None, command_line: config.command_line(), files: Vec::new() })
+        }
+        Some(loader) => Err(Error::new(Code::Unsupported, format!("bootloader {}: only builtin and pvgrub are supported", loader.program)).about(&config.name)),
         None => Err(Error::new(Code::BadConfig, "neither kernel nor bootloader is given").about(&config.name)),
     }
 }
