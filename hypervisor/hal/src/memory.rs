@@ -78,13 +78,6 @@ pub trait Frames {
     /// Reads entry `index` (0 to 511) of a frame seen as a page table.
     fn read_entry(&self, mfn: Mfn, index: usize) -> u64;
 
-    /// Bitwise or of the eight entries from `index`, a multiple of 8 below 512, of a frame seen as a page table. Tells quickly that none of them is
-    /// present, which most are not.
-    #[inline]
-    fn or_of_entries(&self, mfn: Mfn, index: usize) -> u64 {
-        (index..index + 8).fold(0, |bits, i| bits | self.read_entry(mfn, i))
-    }
-
     /// Writes entry `index` of a frame seen as a page table, as one store.
     fn write_entry(&self, mfn: Mfn, index: usize, value: u64);
 

@@ -4,7 +4,8 @@ use crate::entry::{self, PRESENT, RW};
 use crate::record::{Kind, Refs};
 use crate::update::Store;
 use crate::{FrameType, Hardware, Level, Mm, MmError, MmioAccess, MmioPolicy, MmuContext, Purpose};
-use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use oxen_hal::FrameMeta;
 use oxen_types::{Mfn, PT_ENTRIES};
 
@@ -96,12 +97,13 @@ impl<M: Hardware> Mm<M> {
 
     /// Checks all entries of a level-1 table and takes their references; on failure none is held.
     pub(crate) fn validate_l1<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, table: Mfn) -> Result<(), MmError> {
-        for base in (0..PT_ENTRIES).step_by(GROUP) {
-            if !self.any_present(table, base) {
+        let (groups, _) = self.machine.table(table).as_chunks::<GROUP>();
+        for (n, group) in groups.iter().enumerate() {
+            if !any_present(group) {
                 continue;
             }
-            for index in base..base + GROUP {
-                let old = self.machine.read_entry(table, index);
+            for (i, entry) in group.iter().enumerate() {
+                let old = entry.load(Acquire);
                 if old & PRESENT == 0 {
                     continue;
                 }
@@ -112,9 +114,9 @@ impl<M: Hardware> Mm<M> {
                 };
                 match checked {
                     Ok(new) if new == old => {}
-                    Ok(new) => self.machine.write_entry(table, index, new),
+                    Ok(new) => entry.store(new, Release),
                     Err(error) => {
-                        self.put_leaves(ctx, table, index);
+                        self.put_leaves(ctx, table, n * GROUP + i);
                         return Err(error);
                     }
                 }
@@ -125,24 +127,35 @@ impl<M: Hardware> Mm<M> {
 
     /// Drops the references that the entries below `end` of a level-1 table hold.
     pub(crate) fn put_leaves<P>(&self, ctx: &mut MmuContext<'_, P>, table: Mfn, end: usize) {
-        for base in (0..end).step_by(GROUP) {
-            if !self.any_present(table, base) {
+        let (groups, _) = self.machine.table(table).as_chunks::<GROUP>();
+        for (n, group) in groups.iter().enumerate() {
+            let left = end.saturating_sub(n * GROUP);
+            if left == 0 {
+                break;
+            }
+            if !any_present(group) {
                 continue;
             }
-            for index in base..end.min(base + GROUP) {
-                let old = self.machine.read_entry(table, index);
+            for entry in group.iter().take(left) {
+                let old = entry.load(Acquire);
                 if old & PRESENT != 0 {
                     self.put_leaf(ctx, old);
                 }
             }
         }
     }
+}
 
-    /// True where one of the [`GROUP`] entries from `base` is present. Most tables are mostly empty, and this is the quickest way past the gaps.
-    #[inline(always)]
-    pub(crate) fn any_present(&self, table: Mfn, base: usize) -> bool {
-        self.machine.or_of_entries(table, base) & PRESENT != 0
-    }
+/// True where an entry of the group is present. Most tables are mostly empty, and this is the quickest way past the gaps.
+#[inline(always)]
+fn any_present(group: &[AtomicU64; GROUP]) -> bool {
+    group.iter().fold(0, |bits, entry| bits | entry.load(Relaxed)) & PRESENT != 0
+}
+
+/// True where an entry of the group that begins at `index`, a multiple of [`GROUP`] below 512, is present.
+#[inline(always)]
+pub(crate) fn group_has_present(entries: &[AtomicU64; PT_ENTRIES], index: usize) -> bool {
+    entries.as_chunks::<GROUP>().0.get(index / GROUP).is_some_and(any_present)
 }
 
 /// An entry for a frame number that is not RAM: no reference, but a permission.

@@ -5,7 +5,7 @@
 
 use crate::context::NO_TABLE;
 use crate::entry::{self, PRESENT};
-use crate::leaf::GROUP;
+use crate::leaf::{GROUP, group_has_present};
 use crate::record::{Kind, Refs};
 use crate::refs::Taken;
 use crate::{FrameType, Hardware, Level, Mm, MmError, MmioPolicy, MmuContext, Purpose};
@@ -187,15 +187,16 @@ impl<M: Hardware> Mm<M> {
         start: usize,
     ) -> Result<(), MmError> {
         let ty = FrameType::table(level);
+        let entries = self.machine.table(mfn);
         let mut next = start;
-        while next < PT_ENTRIES {
+        while let Some(slot) = entries.get(next) {
             let index = next;
-            if index.is_multiple_of(GROUP) && !self.any_present(mfn, index) {
+            if index.is_multiple_of(GROUP) && !group_has_present(entries, index) {
                 next += GROUP;
                 continue;
             }
             next += 1;
-            let old = self.machine.read_entry(mfn, index);
+            let old = slot.load(Acquire);
             if old & PRESENT == 0 || level == Level::L4 && entry::is_hypervisor_slot(index) {
                 continue;
             }
@@ -204,7 +205,7 @@ impl<M: Hardware> Mm<M> {
             ctx.spend(1);
             match checked {
                 Ok(new) if new == old => {}
-                Ok(new) => self.machine.write_entry(mfn, index, new),
+                Ok(new) => slot.store(new, Release),
                 Err(MmError::Preempted) => {
                     meta.kind.store(Kind::partial(ty, index).0, Release);
                     return Err(MmError::Preempted);
@@ -297,12 +298,13 @@ impl<M: Hardware> Mm<M> {
             meta.kind.store(Kind::partial(ty, done).0, Release);
             return Err(error);
         }
+        let entries = self.machine.table(mfn);
         while let Some(index) = done.checked_sub(1) {
-            if done.is_multiple_of(GROUP) && !self.any_present(mfn, done - GROUP) {
+            if done.is_multiple_of(GROUP) && !group_has_present(entries, done - GROUP) {
                 done -= GROUP;
                 continue;
             }
-            let old = self.machine.read_entry(mfn, index);
+            let old = entries.get(index).map_or(0, |slot| slot.load(Acquire));
             if old & PRESENT != 0 && !(level == Level::L4 && entry::is_hypervisor_slot(index)) {
                 if ctx.budget == 0 {
                     meta.kind.store(Kind::partial(ty, done).0, Release);

@@ -231,14 +231,6 @@ impl Frames for X86 {
     }
 
     #[inline]
-    fn or_of_entries(&self, mfn: Mfn, index: usize) -> u64 {
-        let first = frame_address(mfn, index * 8, 64);
-        // SAFETY: 64 bytes of a frame in the direct map, aligned, and used only as atomics by this module and by guests.
-        let entries = unsafe { &*(first as *const [AtomicU64; 8]) };
-        entries.iter().fold(0, |bits, entry| bits | entry.load(Ordering::Relaxed))
-    }
-
-    #[inline]
     fn write_entry(&self, mfn: Mfn, index: usize, value: u64) {
         entry(mfn, index).store(value, Ordering::Release);
     }
