@@ -161,29 +161,28 @@ pub(crate) fn publish(store: &Store, at: Address, nodes: &Nodesets) -> oxen_xens
 
 /// Asks the back end to close the device for good.
 pub(crate) fn ask_to_close(store: &Store, at: Address) -> oxen_xenstore::Result<()> {
-    let backend = at.backend();
-    store.transaction(|t| {
-        let state = t.try_read(&format!("{backend}/state"))?;
-        if state.is_none() {
-            return Ok(());
-        }
-        t.write(&format!("{backend}/online"), "0")?;
-        if !matches!(parse_state(state.as_deref()), DeviceState::Closed) {
-            t.write(&format!("{backend}/state"), CLOSING)?;
-        }
-        Ok(())
-    })
+    store.transaction(|t| tell_to_close(t, &at.backend()))
 }
 
-/// Takes the guest's end away: its back end closes without asking.
+/// Writes that a back end is to close, if there is one.
+fn tell_to_close(nodes: &impl Nodes, backend: &str) -> oxen_xenstore::Result<()> {
+    let state = nodes.try_read(&format!("{backend}/state"))?;
+    if state.is_none() {
+        return Ok(());
+    }
+    nodes.write(&format!("{backend}/online"), "0")?;
+    if !matches!(parse_state(state.as_deref()), DeviceState::Closed) {
+        nodes.write(&format!("{backend}/state"), CLOSING)?;
+    }
+    Ok(())
+}
+
+/// Takes the guest's end away: its back end closes without asking. It is told so in its state too: Linux' driver for disks says that it is
+/// closed only then.
 pub(crate) fn cut_off(store: &Store, at: Address) -> oxen_xenstore::Result<()> {
-    let backend = at.backend();
     store.transaction(|t| {
         t.rm_if_exists(&at.frontend())?;
-        if t.exists(&backend)? {
-            t.write(&format!("{backend}/online"), "0")?;
-        }
-        Ok(())
+        tell_to_close(t, &at.backend())
     })
 }
 

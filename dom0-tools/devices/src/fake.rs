@@ -181,6 +181,11 @@ impl FakeKernel {
         let front = front.map(|state| String::from_utf8_lossy(&state).into_owned());
         let state = store.try_read(&format!("{backend}/state"))?;
         let next = match (front.as_deref(), state.as_deref()) {
+            // The driver for disks lets go without a word, unless it was told to close.
+            (None, Some("1" | "2" | "4")) if kind == "vbd" => {
+                self.close_backend(kind, domid, devid);
+                return Ok(());
+            }
             (None | Some("6"), Some("1" | "2" | "4" | "5")) => "6",
             (Some(_), Some("1")) => "2",
             (Some("4"), Some("2")) => "4",
