@@ -67,7 +67,6 @@ fn initramfs(ws: &Workspace, kernel: &Kernel, groups: &str, more: Vec<Member>) -
         Member::program("bin/serve", folder.join("serve")),
         Member::program("sbin/poweroff", folder.join("poweroff")),
         Member::program("sbin/reboot", folder.join("poweroff")),
-        Member::program("etc/poweroff", folder.join("poweroff")),
         Member::program("etc/udhcpc.sh", ws.root.join("boot/dom0/udhcpc.sh")),
     ];
     members.extend(more);
