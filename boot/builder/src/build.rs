@@ -7,7 +7,7 @@ use oxen_abi::xen::{
     SIF_MOD_START_PFN, SIF_PRIVILEGED, StartInfo,
 };
 use oxen_abi::{Payload, zerocopy::IntoBytes};
-use oxen_kernel_image::Kernel;
+use oxen_kernel_image::{Kernel, Segment};
 use oxen_types::{Gva, Maddr, Mfn, PAGE_SHIFT, PAGE_SIZE, PT_ENTRIES, Pfn};
 
 /// Page-table entry bits. Intel SDM volume 3, "Paging", table of 4-level paging-structure entries.
@@ -56,14 +56,19 @@ pub struct Built {
 pub fn load_kernel<M: GuestMemory>(kernel: &Kernel<'_>, memory: &mut M) -> Result<(), M::Error> {
     for segment in kernel.segments() {
         write_across(memory, segment.paddr, segment.data)?;
-        let data_len = segment.data.len() as u64;
-        zero_across(
-            memory,
-            segment.paddr.saturating_add(data_len),
-            segment.mem_len.saturating_sub(data_len),
-        )?;
+        clear_rest(segment, memory)?;
     }
     Ok(())
+}
+
+/// Clears what a segment's data leaves open, for callers that put the data there by themselves. Errors: those of `memory`.
+pub fn clear_rest<M: GuestMemory>(segment: &Segment<'_>, memory: &mut M) -> Result<(), M::Error> {
+    let data_len = segment.data.len() as u64;
+    zero_across(
+        memory,
+        segment.paddr.saturating_add(data_len),
+        segment.mem_len.saturating_sub(data_len),
+    )
 }
 
 /// Copies the initial RAM disk to its frames, for callers that do not place it there by choosing the frames. Does nothing where the plan

@@ -3,7 +3,7 @@
 //! The hypervisor builds domain 0 with it, the control stack every other domain. The work has two halves:
 //!
 //! * [`Plan::new`] computes the layout and nothing else: which PFN holds what, what is mapped where, how many page tables that takes.
-//! * [`load_kernel`], [`load_initrd`] and [`build`] write the frames through [`GuestMemory`], which the caller implements.
+//! * [`load_kernel`] (or [`clear_rest`]), [`load_initrd`] and [`build`] write the frames through [`GuestMemory`], which the caller implements.
 //!
 //! The layout, low to high from the kernel's VIRT_BASE, each part page-aligned and at PFN `(va - VIRT_BASE) / 4096`:
 //!
@@ -30,7 +30,7 @@ mod error;
 mod plan;
 mod tables;
 
-pub use build::{Built, GuestMemory, build, load_initrd, load_kernel};
+pub use build::{Built, GuestMemory, build, clear_rest, load_initrd, load_kernel};
 pub use error::PlanError;
 pub use oxen_abi::hypercall_page::pv_hypercall_page;
 pub use plan::{Initrd, P2m, PfnRange, Plan, PlanInput, Role};

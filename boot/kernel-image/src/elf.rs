@@ -27,6 +27,8 @@ const MAX_SECTION_HEADERS: u16 = 4096;
 pub struct Segment<'a> {
     /// Pseudo-physical address of its first byte, the note PADDR_OFFSET already taken off.
     pub paddr: u64,
+    /// Where `data` lies in the file, in bytes.
+    pub offset: u64,
     /// The bytes to put there.
     pub data: &'a [u8],
     /// Length in memory in bytes; what exceeds `data` is zero.
@@ -55,6 +57,31 @@ impl<'a> Kernel<'a> {
             })
             .collect();
         Ok(Self { info, segments })
+    }
+
+    /// Where the note segments of an ELF file lie, as offset and length, by the file's first bytes. A kernel whose other bytes are zero
+    /// parses like the whole one if it has such segments; nothing is returned for a file that `parse` would refuse or that has none.
+    #[must_use]
+    pub fn note_segments(head: &[u8], file_len: u64) -> Vec<(u64, u64)> {
+        let Ok(headers) = Headers::read(head) else {
+            return Vec::new();
+        };
+        let notes: Vec<_> = headers
+            .program_headers(PT_NOTE)
+            .map(|header| (header.offset, header.file_len))
+            .collect();
+        let inside = |(offset, len): &(u64, u64)| {
+            offset.checked_add(*len).is_some_and(|end| end <= file_len)
+        };
+        let total = notes
+            .iter()
+            .try_fold(0_u64, |sum, (_, len)| sum.checked_add(*len));
+        // Segments that lie on top of each other must not make reading them longer than reading the file.
+        if notes.iter().all(inside) && total.is_some_and(|total| total <= file_len) {
+            notes
+        } else {
+            Vec::new()
+        }
     }
 
     /// What the notes say.
@@ -176,6 +203,7 @@ impl<'a> Headers<'a> {
             let data = self.file_range("an ELF segment", header.offset, header.file_len)?;
             segments.push(Segment {
                 paddr: header.paddr,
+                offset: header.offset,
                 data,
                 mem_len: header.mem_len,
             });

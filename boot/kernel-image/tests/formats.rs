@@ -285,3 +285,25 @@ fn errors_name_the_culprit() {
         }
     }
 }
+
+#[test]
+fn headers_and_notes_are_enough_to_parse() {
+    let whole = kernel(300_000);
+    let notes = Kernel::note_segments(&whole[..4096], whole.len() as u64);
+    assert!(!notes.is_empty());
+    let mut sparse = vec![0; whole.len()];
+    for (offset, len) in notes.iter().copied().chain([(0, 4096)]) {
+        let range = offset as usize..(offset + len) as usize;
+        sparse[range.clone()].copy_from_slice(&whole[range]);
+    }
+    let (sparse, whole_kernel) = (Kernel::parse(&sparse).unwrap(), Kernel::parse(&whole).unwrap());
+    assert_eq!(sparse.info(), whole_kernel.info());
+    for (sparse, segment) in sparse.segments().iter().zip(whole_kernel.segments()) {
+        assert_eq!((sparse.paddr, sparse.offset, sparse.mem_len), (segment.paddr, segment.offset, segment.mem_len));
+        let offset = segment.offset as usize;
+        assert_eq!(&whole[offset..offset + sparse.data.len()], segment.data);
+    }
+    // Notes beyond the end of the file, and what is no kernel at all.
+    assert_eq!(Kernel::note_segments(&whole[..4096], 100), []);
+    assert_eq!(Kernel::note_segments(&[7; 4096], 1 << 20), []);
+}

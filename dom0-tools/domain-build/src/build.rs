@@ -1,8 +1,8 @@
 //! The steps, in order.
 
-use crate::error::BuildError;
+use crate::error::{BuildError, Purpose};
 use crate::frames::{Frames, free_kib};
-use crate::kernel::{Loaded, Ramdisk};
+use crate::kernel::{Loaded, Ramdisk, file_error};
 use crate::request::{Built, Request};
 use oxen_abi::Errno;
 use oxen_abi::arch_x86_64::{
@@ -83,6 +83,7 @@ pub fn build_loaded(xen: &Xen, request: &Request, loaded: &Loaded) -> Result<Bui
             xen,
             domid,
             &Contents {
+                loaded,
                 kernel: &kernel,
                 ramdisk: ramdisk.as_ref(),
                 plan: &plan,
@@ -126,6 +127,7 @@ struct Ports {
 
 /// What goes into the guest's memory.
 struct Contents<'a> {
+    loaded: &'a Loaded,
     kernel: &'a Kernel<'a>,
     ramdisk: Option<&'a Ramdisk>,
     plan: &'a Plan,
@@ -167,6 +169,7 @@ fn set_up(xen: &Xen, domid: u16, new: &NewDomain, request: &Request) -> Result<P
 /// Memory, what is in it, and registers.
 fn fill(xen: &Xen, domid: u16, contents: &Contents<'_>) -> Result<Built, BuildError> {
     let Contents {
+        loaded,
         kernel,
         ramdisk,
         plan,
@@ -174,9 +177,11 @@ fn fill(xen: &Xen, domid: u16, contents: &Contents<'_>) -> Result<Built, BuildEr
     } = contents;
     claim(xen, domid, plan.nr_pages)?;
     let mut frames = Frames::populate(xen, domid, plan.nr_pages)?;
-    oxen_builder::load_kernel(kernel, &mut frames)?;
+    loaded.load(kernel, &mut frames)?;
     if let (Some(initrd), Some(disk)) = (plan.initrd, ramdisk) {
-        frames.load(initrd.pfns, disk)?;
+        frames
+            .load(initrd.pfns.first.0 << PAGE_SHIFT, &disk.file, 0, disk.len)?
+            .map_err(|source| file_error(Purpose::Ramdisk, &disk.path, source))?;
     }
     let shared_info = init_shared_info(xen, domid)?;
     let start = oxen_builder::build(

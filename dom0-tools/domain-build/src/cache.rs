@@ -36,8 +36,8 @@ pub fn key(file: &Metadata) -> String {
     )
 }
 
-/// The unpacked kernel of an entry, if there is one; it then counts as used.
-pub fn load(dir: &Path, key: &str, max_len: usize) -> Option<Vec<u8>> {
+/// The file of an entry, if there is one, with the place and the length of the kernel in it; it then counts as used.
+pub fn open(dir: &Path, key: &str, max_len: usize) -> Option<(File, u64, usize)> {
     let mut file = File::open(dir.join(key)).ok()?;
     let mut header = [0; HEADER_LEN];
     file.read_exact(&mut header).ok()?;
@@ -47,12 +47,9 @@ pub fn load(dir: &Path, key: &str, max_len: usize) -> Option<Vec<u8>> {
     if magic != MAGIC || len > max_len || !whole {
         return None;
     }
-    let mut elf = Vec::new();
-    elf.try_reserve_exact(len).ok()?;
-    file.read_to_end(&mut elf).ok()?;
     // Entries are replaced in the order of their last use. A file system that does not record it only chooses worse.
     let _ = file.set_modified(SystemTime::now());
-    (elf.len() == len).then_some(elf)
+    Some((file, HEADER_LEN as u64, len))
 }
 
 /// Makes an entry, if there is room for it. Another process may be doing the same: then that one does it.
@@ -127,6 +124,14 @@ fn room(dir: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt;
+
+    fn load(dir: &Path, key: &str, max_len: usize) -> Option<Vec<u8>> {
+        let (file, at, len) = open(dir, key, max_len)?;
+        let mut elf = vec![0; len];
+        file.read_exact_at(&mut elf, at).unwrap();
+        Some(elf)
+    }
 
     fn dir(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("oxen-cache-{name}-{}", std::process::id()));

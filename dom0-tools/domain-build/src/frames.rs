@@ -1,11 +1,12 @@
 //! The guest's frames while it is built.
 
-use crate::error::{BuildError, Purpose};
-use crate::kernel::{Ramdisk, file_error};
-use oxen_builder::{GuestMemory, PfnRange};
-use oxen_types::Pfn;
+use crate::error::BuildError;
+use oxen_builder::GuestMemory;
+use oxen_types::{PAGE_SHIFT, Pfn};
 use oxen_xenctl::{Error, FRAME_LEN, SharedMemory, Xen};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 
 /// log2 of the frames of a large extent: 2 MiB.
 const LARGE_ORDER: u32 = 9;
@@ -82,20 +83,31 @@ impl<'x> Frames<'x> {
         Ok(mfn)
     }
 
-    /// Reads a RAM disk straight into its frames.
-    pub(crate) fn load(&mut self, pfns: PfnRange, disk: &Ramdisk) -> Result<(), BuildError> {
+    /// Reads `len` bytes of `file` from its byte `at` on straight into the frames at the address `paddr`. The outer error is the
+    /// mapping's, the inner one the file's.
+    pub(crate) fn load(
+        &mut self,
+        paddr: u64,
+        file: &File,
+        at: u64,
+        len: u64,
+    ) -> Result<io::Result<()>, BuildError> {
         let mut done = 0;
-        while done < disk.len {
-            let pfn = pfns.first.offset(done / FRAME_LEN as u64);
-            let (window, offset) = self.window(pfn)?;
-            let room = (window.len() - offset) as u64;
-            let part = room.min(disk.len - done);
-            window
-                .read_from(offset, part as usize, &disk.file, done)
-                .map_err(|source| file_error(Purpose::Ramdisk, &disk.path, source))?;
+        while done < len {
+            let to = paddr.saturating_add(done);
+            let (window, frame) = self.window(Pfn(to >> PAGE_SHIFT))?;
+            let offset = frame + (to % FRAME_LEN as u64) as usize;
+            let room = window.len().saturating_sub(offset) as u64;
+            if room == 0 {
+                return Err(outside());
+            }
+            let part = room.min(len - done);
+            if let Err(error) = window.read_from(offset, part as usize, file, at.saturating_add(done)) {
+                return Ok(Err(error));
+            }
             done += part;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Unmaps everything: a frame that is mapped writable cannot become a page table.

@@ -2,16 +2,24 @@
 
 use crate::cache;
 use crate::error::{BuildError, Purpose};
+use crate::frames::Frames;
 use oxen_kernel_image::{Kernel, KernelFile, MAX_UNPACKED_LEN};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+/// What is read of an unpacked kernel at first: its headers are in there.
+const HEAD_LEN: usize = 4096;
 
 /// An unpacked kernel, ready to be laid out.
 #[derive(Debug)]
 pub struct Loaded {
     path: PathBuf,
+    /// The ELF file; where it is also in `file`, only what lies in the headers and notes.
     elf: Vec<u8>,
+    /// The ELF file on disk and where it begins there. Its segments go from there to the guest's frames without a stop in between.
+    file: Option<(File, u64)>,
     /// Where the cache may keep it: directory and name of the entry. `None` for what is there already or needs no unpacking.
     cacheable: Option<(PathBuf, String)>,
 }
@@ -30,21 +38,24 @@ impl Loaded {
         };
         let (file, metadata) = open(path).map_err(file_error)?;
         let key = cache::key(&metadata);
-        let loaded = |elf, cacheable| Self {
+        let loaded = |elf, file, cacheable| Self {
             path: path.to_owned(),
             elf,
+            file,
             cacheable,
         };
-        if let Some(elf) = cache.and_then(|dir| cache::load(dir, &key, MAX_UNPACKED_LEN)) {
-            return Ok(loaded(elf, None));
+        if let Some((entry, at, len)) = cache.and_then(|dir| cache::open(dir, &key, MAX_UNPACKED_LEN))
+            && let Ok(elf) = outline(&entry, at, len)
+        {
+            return Ok(loaded(elf, Some((entry, at)), None));
         }
         let bytes = read(file, metadata.len()).map_err(file_error)?;
         let packed = KernelFile::open(&bytes).map_err(kernel_error)?;
         if packed.stored().is_some_and(|elf| elf.len() == bytes.len()) {
-            return Ok(loaded(bytes, None));
+            return Ok(loaded(bytes, None, None));
         }
         let elf = packed.unpack().map_err(kernel_error)?.into_owned();
-        Ok(loaded(elf, cache.map(|dir| (dir.to_owned(), key))))
+        Ok(loaded(elf, None, cache.map(|dir| (dir.to_owned(), key))))
     }
 
     /// Keeps the unpacked kernel for the next guest, in a thread of its own: this one need not wait for the disk.
@@ -70,11 +81,52 @@ impl Loaded {
         })
     }
 
+    /// Puts the kernel's segments into their frames and clears what they leave open.
+    pub(crate) fn load(&self, kernel: &Kernel<'_>, frames: &mut Frames<'_>) -> Result<(), BuildError> {
+        let Some((file, at)) = &self.file else {
+            return oxen_builder::load_kernel(kernel, frames);
+        };
+        for segment in kernel.segments() {
+            let len = segment.data.len() as u64;
+            frames
+                .load(segment.paddr, file, at.saturating_add(segment.offset), len)?
+                .map_err(|source| file_error(Purpose::Kernel, &self.path, source))?;
+            oxen_builder::clear_rest(segment, frames)?;
+        }
+        Ok(())
+    }
+
     /// Where it was read from.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Of the ELF file of `len` bytes at `at`, what [`Kernel::parse`] looks at; everything else stays zero, which costs no memory.
+///
+/// # Errors
+///
+/// Those of the file; `InvalidData` for one that has to be read whole.
+fn outline(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut elf = vec![0; len];
+    let head_len = HEAD_LEN.min(len);
+    read_part(file, at, &mut elf, 0, head_len as u64)?;
+    let notes = Kernel::note_segments(elf.get(..head_len).unwrap_or_default(), len as u64);
+    if notes.is_empty() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    for (offset, len) in notes {
+        read_part(file, at, &mut elf, offset, len)?;
+    }
+    Ok(elf)
+}
+
+/// Reads `len` bytes at `offset` of the file at `at` to the same place in `elf`.
+fn read_part(file: &File, at: u64, elf: &mut [u8], offset: u64, len: u64) -> io::Result<()> {
+    let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
+    let part = range.and_then(|(offset, len)| elf.get_mut(offset..offset.checked_add(len)?));
+    file.read_exact_at(part.ok_or(io::ErrorKind::InvalidData)?, at.saturating_add(offset))
 }
 
 /// An initial RAM disk that is still on disk.
