@@ -93,11 +93,11 @@ fn measure(ws: &Workspace, hypervisor: &Hypervisor, image: &Image) -> Result<()>
     let stop = Regex::new(&ALWAYS_FORBIDDEN.join("|"))?;
     let log = ws.logs.join(log_name(hypervisor.kind));
     let transcript = qemu::run(&args, &log, Some(&stop), LIMIT)?;
+    fs::write(tsv(ws, hypervisor.kind), transcript.text.lines().filter_map(row).map(|row| format!("{}\t{}\t{}\n", row.name, row.value, row.unit)).collect::<String>())?;
     if !transcript.text.contains("VERDICT: ok bench-control") {
         let reason = transcript.text.lines().rev().find(|line| line.contains("FAIL") || line.contains("anic")).unwrap_or("no verdict");
         bail!("{reason} ({})", log.display());
     }
-    fs::write(tsv(ws, hypervisor.kind), transcript.text.lines().filter_map(row).map(|row| format!("{}\t{}\t{}\n", row.name, row.value, row.unit)).collect::<String>())?;
     Ok(())
 }
 

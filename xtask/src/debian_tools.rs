@@ -18,9 +18,9 @@ const PROGRAMS: &[(&str, &str, &[&str])] = &[
     ("xenstore-utils", "usr/bin", &["xenstore", "xenstore-exists", "xenstore-list", "xenstore-ls", "xenstore-read", "xenstore-rm", "xenstore-watch", "xenstore-write"]),
 ];
 
-/// What the programs run for guests' devices: scripts, and the shell for which they are written.
+/// What the programs run for guests' devices: scripts, and by package what those need that busybox does not have.
 const SCRIPTS: &str = "etc/xen/scripts";
-const SHELL: &str = "bin/bash";
+const FOR_SCRIPTS: &[(&str, &str)] = &[("bash", "bin/bash"), ("util-linux", "usr/bin/flock")];
 
 /// The packages whose libraries the programs may need.
 const LIBRARIES: &[&str] = &[
@@ -55,7 +55,9 @@ pub fn files(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
 /// As [`files`], with what guests with disks and network cards need.
 pub fn files_for_devices(ws: &Workspace) -> Result<Vec<(String, PathBuf)>> {
     let mut files = programs(ws)?;
-    files.push((SHELL.to_owned(), debs::unpack(ws, "bash", &[&format!("./{SHELL}")])?.join(SHELL)));
+    for (package, program) in FOR_SCRIPTS {
+        files.push(((*program).to_owned(), debs::unpack(ws, package, &[&format!("./{program}")])?.join(program)));
+    }
     let mut files = with_libraries(ws, files)?;
     let scripts = debs::unpack(ws, "xen-utils-common", &[&format!("./{SCRIPTS}")])?.join(SCRIPTS);
     files.extend(files_in(&scripts)?.into_iter().map(|script| (format!("{SCRIPTS}/{}", name_of(&script)), script)));

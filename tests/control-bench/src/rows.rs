@@ -28,10 +28,16 @@ const SERVING: &str = "guest: serving";
 pub fn measure(command: &str) -> Result<()> {
     let bench = Bench { tools: Tools(command.to_owned()), xen: Xen::open()? };
     bench.tools.time(&["list"])?;
-    bench.minimal()?;
-    bench.linux()?;
-    bench.devices()?;
-    bench.many()
+    let parts: [(&str, fn(&Bench) -> Result<()>); 4] = [("minimal", Bench::minimal), ("many", Bench::many), ("linux", Bench::linux), ("devices", Bench::devices)];
+    let mut failed = Vec::new();
+    for (name, part) in parts {
+        if let Err(error) = part(&bench) {
+            println!("CONTROL-FAILED {name}: {error:#}");
+            failed.push(name);
+        }
+    }
+    anyhow::ensure!(failed.is_empty(), "{} failed", failed.join(" and "));
+    Ok(())
 }
 
 struct Bench {
