@@ -38,8 +38,8 @@ use tempfile::TempDir;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The free frames of a host: 256 MiB.
 pub const FREE_FRAMES: u64 = 65_536;
-/// Memory of a guest in MiB: just enough for the kernel.
-pub const GUEST_MIB: u64 = 36;
+/// Memory of a guest in MiB: little, so that many are built in a short time.
+pub const GUEST_MIB: u64 = 8;
 /// The shortest wait of a daemon for a device or a guest that does not react.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -100,7 +100,8 @@ impl World {
     ///
     /// When this machine has no room for that one.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        // Databases wait for their disk, which tests need not.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
         let host = FakeHost::new(FREE_FRAMES).expect("memory");
         host.add_vcpus(0, 2);
         let kernel = FakeKernel::default();
@@ -108,7 +109,7 @@ impl World {
         let xenstored = start_xenstored(&host, dir.path());
         let store = Store::open_path(dir.path().join("socket")).expect("xenstored answers");
         let drivers = kernel.drivers(store.reopen().expect("xenstored answers")).expect("drivers start");
-        fs::write(dir.path().join("kernel"), synth::elf(&synth::linux_parts(4096), &synth::linux_notes())).expect("room for a kernel");
+        fs::write(dir.path().join("kernel"), small_kernel()).expect("room for a kernel");
         let state = dir.path().join("state");
         fs::create_dir(&state).expect("a directory");
         let mut world = Self { host, kernel, store, drivers: Some(drivers), xenstored: Some(xenstored), bare: None, state: Mutex::new(state), count: Mutex::default(), dir };
@@ -247,6 +248,27 @@ impl World {
         asked
     }
 
+    /// As [`World::obey`], as soon as somebody asks; nobody need.
+    ///
+    /// # Panics
+    ///
+    /// When xenstored does not answer.
+    pub fn obey_when_asked(&self, domid: u16) {
+        let (host, store) = (self.host.clone(), self.store.reopen().expect("xenstored answers"));
+        let node = format!("/local/domain/{domid}/control/shutdown");
+        store.watch(&node, "").expect("xenstored answers");
+        spawn(move || {
+            // The nodes go with the domain, the store with the test.
+            while let (Ok(Some(_)), true) = (store.next_event(Some(PATIENCE)), host.domain(domid).is_some()) {
+                if store.try_read(&node).ok().flatten().is_some_and(|asked| !asked.is_empty()) {
+                    let _ = store.write(&node, "");
+                    host.shut_down(domid, ShutdownReason::POWEROFF);
+                    return;
+                }
+            }
+        });
+    }
+
     /// What there is now.
     fn left(&self) -> Left {
         let mut nodes = BTreeSet::new();
@@ -361,6 +383,15 @@ impl Xend {
         if self.gate.is_dead() { None } else { result }
     }
 
+    /// Waits until nothing is under way.
+    ///
+    /// # Panics
+    ///
+    /// When something does not end.
+    pub fn settle(&self) {
+        wait_for("all tasks end", || self.daemon.tasks.all().iter().all(Task::ended));
+    }
+
     /// Ends the daemon as `SIGTERM` does and waits until it is gone.
     ///
     /// # Panics
@@ -368,9 +399,13 @@ impl Xend {
     /// When somebody holds on to it.
     pub fn stop(mut self) {
         self.close();
-        let daemon = Arc::downgrade(&self.daemon);
+        let mut daemon = Some(Arc::clone(&self.daemon));
         drop(self);
-        wait_for("the daemon is gone", || daemon.strong_count() == 0);
+        // Who drops the last one closes the database: this thread, so that the next daemon can open it.
+        wait_for("everybody lets go of the daemon", || {
+            daemon = daemon.take().and_then(|daemon| Arc::try_unwrap(daemon).err());
+            daemon.is_none()
+        });
     }
 
     fn close(&mut self) {
@@ -448,6 +483,16 @@ fn collect(store: &Store, path: &str, nodes: &mut BTreeSet<String>) {
         collect(store, &child, nodes);
         nodes.insert(child);
     }
+}
+
+/// A kernel that is not where Linux is, but in less memory.
+fn small_kernel() -> Vec<u8> {
+    const START: u64 = 0x10_0000;
+    const ENTRY: u64 = 0xffff_ffff_8000_0000 + START;
+    let mut notes = synth::linux_notes();
+    let entry = notes.iter().position(|note| note.get(8) == Some(&1)).expect("Linux has an entry");
+    notes[entry] = synth::note(1, &ENTRY.to_le_bytes());
+    synth::elf(&[synth::Part { paddr: START, data: vec![0x90; 4096], mem_len: 8192 }], &notes)
 }
 
 /// A number for a name.

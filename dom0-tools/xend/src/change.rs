@@ -7,7 +7,6 @@ use crate::records::{Record, Stage};
 use crate::stop::request;
 use crate::tasks::Job;
 use crate::view::nr_vcpus;
-use oxen_devices::Guest;
 use oxen_guest_config::{CpuSet, check_name};
 use oxen_xenctl::CpuMap;
 use oxen_xend_api::{Code, Error, Operation, Outcome, Task};
@@ -59,44 +58,18 @@ impl Daemon {
                 })?;
             }
             Operation::Sysrq { key } => self.write_node(target.running_guest()?, "control/sysrq", &key.to_string())?,
-            Operation::BlockAttach { disk } => {
-                self.devices.check_disk(&self.store, &disk).or_api("checking the disk")?;
-                let device = self.devices.attach_disk(&self.store, &self.guest(target)?, &disk).or_api("attaching the disk")?;
-                self.remember(target, |record| record.config.disks.push(*disk))?;
-                return Ok(Outcome::Block { device });
-            }
-            Operation::BlockDetach { device, force } => {
-                let guest = self.guest(target)?;
-                let before = self.devices.disks(&self.store, guest.domid).or_api("listing the disks")?;
-                self.devices.detach_disk(&self.store, &guest, &device, force).or_api("detaching the disk")?;
-                let gone = before.iter().find(|disk| disk.name == device || disk.device.id.to_string() == device).map(|disk| disk.device.id);
-                self.remember(target, |record| record.config.disks.retain(|disk| Some(disk.vdev.number()) != gone))?;
-            }
-            Operation::NetworkAttach { vif } => {
-                self.devices.check_vif(&vif).or_api("checking the network card")?;
-                let device = self.devices.attach_vif(&self.store, &self.guest(target)?, None, &vif).or_api("attaching the network card")?;
-                self.remember(target, |record| record.config.vifs.push(*vif))?;
-                return Ok(Outcome::Network { device });
-            }
-            Operation::NetworkDetach { device, force } => {
-                let guest = self.guest(target)?;
-                let before = self.devices.vifs(&self.store, guest.domid).or_api("listing the network cards")?;
-                self.devices.detach_vif(&self.store, &guest, &device, force).or_api("detaching the network card")?;
-                let gone = before.iter().find(|vif| vif.mac == device || vif.device.id.to_string() == device).map(|vif| vif.mac.clone());
-                self.remember(target, |record| record.config.vifs.retain(|vif| vif.mac.map(|mac| mac.to_string()) != gone))?;
-            }
+            Operation::BlockAttach { disk } => return self.attach_disk(target, *disk),
+            Operation::BlockDetach { device, force } => self.detach_disk(target, &device, force)?,
+            Operation::NetworkAttach { vif } => return self.attach_vif(target, *vif),
+            Operation::NetworkDetach { device, force } => self.detach_vif(target, &device, force)?,
             Operation::DumpCore { path, live, destroy } => return self.dump_core(target, path.map(Into::into), live, destroy, job),
             other => return Err(Error::new(Code::Internal, format!("{} has no handler", other.name()))),
         }
         Ok(Outcome::Nothing)
     }
 
-    fn guest(&self, target: &Target) -> Result<Guest, Error> {
-        Ok(Guest { domid: target.running_guest()?, name: target.name.clone(), uuid: target.uuid })
-    }
-
     /// Changes what is remembered of a guest, so that it comes back like this. Guests of others have no record.
-    fn remember(&self, target: &Target, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
+    pub(crate) fn remember(&self, target: &Target, change: impl FnOnce(&mut Record)) -> Result<(), Error> {
         self.records.update(target.uuid, change).or_api("remembering the guest").map(drop)
     }
 
@@ -124,6 +97,7 @@ impl Daemon {
     }
 
     fn rename(&self, target: &Target, name: &str) -> Result<(), Error> {
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         check_name(name).map_err(|problem| Error::new(Code::BadRequest, format!("{name}: {problem}")).about(name))?;
         if self.records.named(name).is_some() || self.xen.domains().or_api("listing domains")?.iter().any(|info| self.stored_name(info.domain).as_deref() == Some(name)) {
             return Err(Error::new(Code::NameInUse, format!("the name {name} is in use")).about(name));

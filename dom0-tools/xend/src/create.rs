@@ -56,13 +56,16 @@ impl Daemon {
         }
         let target = Target { name: config.name.clone(), uuid, domid: None, record: None };
         self.start("create", &target, move |daemon, job| {
-            daemon.check_identity(&config, uuid)?;
-            let record = Record { uuid, config: *config, managed, stage: Stage::Halted, domid: None, started_at: None, restarts: Vec::new() };
-            if !start {
-                daemon.records.put(record).or_api("remembering the guest")?;
-                return Ok(Outcome::Domain { domain: daemon.domain(&uuid.to_string())? });
+            let stage = if start { Stage::Creating } else { Stage::Halted };
+            let record = Record { uuid, config: *config, managed, stage, domid: None, started_at: None, restarts: Vec::new(), plugging: None };
+            {
+                let _naming = daemon.naming.lock().unwrap_or_else(PoisonError::into_inner);
+                daemon.check_identity(&record.config, uuid)?;
+                daemon.records.put(record.clone()).or_api("remembering the guest")?;
             }
-            daemon.bring_up(record, paused, job)?;
+            if start {
+                daemon.create_or_undo(&record, false, paused, job)?;
+            }
             Ok(Outcome::Domain { domain: daemon.domain(&uuid.to_string())? })
         })
     }
@@ -88,16 +91,21 @@ impl Daemon {
         Ok(())
     }
 
-    /// Creates the domain of a guest that does not run. When a step fails, everything is undone.
+    /// Creates the domain of a guest that is known and does not run. When a step fails, everything is undone.
     pub(crate) fn bring_up(&self, record: Record, paused: bool, job: &Job) -> Result<(), Error> {
-        let uuid = record.uuid;
-        let known_before = self.records.get(uuid).is_some();
-        self.records.put(Record { stage: Stage::Creating, domid: None, ..record.clone() }).or_api("remembering the guest")?;
-        let result = self.create_domain(&record, paused, job);
+        let known_before = self.records.get(record.uuid).is_some();
+        let record = Record { stage: Stage::Creating, domid: None, plugging: None, ..record };
+        self.records.put(record.clone()).or_api("remembering the guest")?;
+        self.create_or_undo(&record, known_before, paused, job)
+    }
+
+    /// Creates the domain of a guest whose record says that this has begun; `keep` says whether the guest is remembered when that fails.
+    fn create_or_undo(&self, record: &Record, keep: bool, paused: bool, job: &Job) -> Result<(), Error> {
+        let result = self.create_domain(record, paused, job);
         if let Err(error) = &result {
             tracing::error!("{}: undoing the creation: {error}", record.config.name);
             job.step("undoing what was done");
-            if let Err(undo) = self.undo(&record, known_before) {
+            if let Err(undo) = self.undo(record, keep) {
                 return Err(Error::new(error.code, format!("{error} (and not everything could be undone: {undo})")));
             }
         }
@@ -111,7 +119,7 @@ impl Daemon {
             self.remove_domain(info.domain, record.uuid)?;
         }
         if keep && record.managed {
-            self.records.put(Record { stage: Stage::Halted, domid: None, started_at: None, ..record.clone() }).or_api("remembering the guest")
+            self.records.put(Record { stage: Stage::Halted, domid: None, started_at: None, plugging: None, ..record.clone() }).or_api("remembering the guest")
         } else {
             self.records.remove(record.uuid).or_api("forgetting the guest")
         }

@@ -48,6 +48,8 @@ pub struct Daemon {
     pub(crate) started_at: u64,
     /// Held while memory is made free and taken, so that two creations do not count on the same memory.
     pub(crate) memory: std::sync::Mutex<()>,
+    /// Held from the check that a name is free until it is taken.
+    pub(crate) naming: std::sync::Mutex<()>,
 }
 
 /// Who is meant.
@@ -97,7 +99,7 @@ impl Daemon {
     pub fn with_devices(settings: Settings, places: Places, xen: Xen, store: Store, devices: Devices) -> Result<Self, Error> {
         let path = places.state.join("guests.redb");
         let records = Records::open(&path).map_err(|error| Error::new(Code::System, format!("cannot open {}: {error}", path.display())))?;
-        Ok(Self { settings, places, xen, store, devices, records, tasks: Arc::default(), started_at: now(), memory: std::sync::Mutex::default() })
+        Ok(Self { settings, places, xen, store, devices, records, tasks: Arc::default(), started_at: now(), memory: std::sync::Mutex::default(), naming: std::sync::Mutex::default() })
     }
 
     /// Finds who is meant by a name, a domain id or a UUID.

@@ -18,6 +18,7 @@ mod host;
 pub mod http;
 mod memory;
 mod nodes;
+mod plug;
 pub mod records;
 mod resume;
 pub mod settings;

@@ -121,6 +121,26 @@ impl Daemon {
         Ok(())
     }
 
+    /// Gives a domain another name and UUID.
+    pub(crate) fn move_nodes(&self, domid: u16, from: Uuid, to: Uuid, name: &str) -> Result<(), Error> {
+        let (old, vm, home) = (format!("/vm/{from}"), format!("/vm/{to}"), home(domid));
+        self.store
+            .transaction(|t| {
+                let start_time = t.try_read(&format!("{old}/start_time"))?;
+                t.rm_if_exists(&old)?;
+                t.write(&vm, "")?;
+                t.set_perms(&vm, &read_only(domid))?;
+                for (node, value) in [("uuid", Some(to.to_string())), ("name", Some(name.to_owned())), ("start_time", start_time)] {
+                    if let Some(value) = value {
+                        t.write(&format!("{vm}/{node}"), value)?;
+                    }
+                }
+                t.write(&format!("{home}/vm"), &vm)?;
+                t.write(&format!("{home}/name"), name)
+            })
+            .or_api("renaming the guest")
+    }
+
     /// Removes everything about a domain that is gone or has not begun to run.
     pub(crate) fn remove_nodes(&self, domid: u16, uuid: Uuid) -> Result<(), Error> {
         let paths = [home(domid), private(domid), format!("/vm/{uuid}"), format!("/local/domain/0/backend/console/{domid}")];

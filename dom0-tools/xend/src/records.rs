@@ -1,6 +1,6 @@
 //! What the daemon must not forget: its guests, in a small database. Memory and file never differ: the file is written first.
 
-use oxen_guest_config::{GuestConfig, Uuid};
+use oxen_guest_config::{GuestConfig, Mac, Uuid};
 use redb::{Database, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,16 +45,41 @@ pub struct Record {
     /// When it was restarted by itself lately, in seconds since 1970.
     #[serde(default)]
     pub restarts: Vec<u64>,
+    /// The device that is being attached or detached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugging: Option<Plugging>,
+}
+
+/// A change of a guest's devices that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Plugging {
+    /// A disk with this number comes.
+    AttachDisk(u32),
+    /// A disk with this number goes.
+    DetachDisk(u32),
+    /// A card with this address comes.
+    AttachVif(Mac),
+    /// A card with this address goes.
+    DetachVif(Mac),
 }
 
 /// A failure of the database.
 pub type Error = Box<redb::Error>;
 
+/// Opens the database.
+type Open = dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync;
+
 /// All guests.
-#[derive(Debug)]
 pub struct Records {
-    database: Database,
-    guests: Mutex<BTreeMap<Uuid, Record>>,
+    open: Box<Open>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` after a failure: the library refuses everything until the file is opened again.
+    database: Option<Database>,
+    guests: BTreeMap<Uuid, Record>,
 }
 
 impl Records {
@@ -64,7 +89,12 @@ impl Records {
     ///
     /// When the file cannot be opened, is damaged, or is in use by another daemon.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let database = Database::create(path).map_err(boxed)?;
+        let path = path.to_owned();
+        Self::over(Box::new(move || Database::create(&path)))
+    }
+
+    fn over(open: Box<Open>) -> Result<Self, Error> {
+        let database = open().map_err(boxed)?;
         let mut guests = BTreeMap::new();
         let write = database.begin_write().map_err(boxed)?;
         {
@@ -80,22 +110,22 @@ impl Records {
             }
         }
         write.commit().map_err(boxed)?;
-        Ok(Self { database, guests: Mutex::new(guests) })
+        Ok(Self { open, state: Mutex::new(State { database: Some(database), guests }) })
     }
 
     /// Every record.
     pub fn all(&self) -> Vec<Record> {
-        self.lock().values().cloned().collect()
+        self.lock().guests.values().cloned().collect()
     }
 
     /// A guest's record.
     pub fn get(&self, uuid: Uuid) -> Option<Record> {
-        self.lock().get(&uuid).cloned()
+        self.lock().guests.get(&uuid).cloned()
     }
 
     /// The record of the guest with this name.
     pub fn named(&self, name: &str) -> Option<Record> {
-        self.lock().values().find(|record| record.config.name == name).cloned()
+        self.lock().guests.values().find(|record| record.config.name == name).cloned()
     }
 
     /// Writes a record.
@@ -104,10 +134,10 @@ impl Records {
     ///
     /// When the disk is full or fails; nothing has changed then.
     pub fn put(&self, record: Record) -> Result<(), Error> {
-        let mut guests = self.lock();
+        let mut state = self.lock();
         let json = serde_json::to_vec(&record).map_err(|error| boxed(redb::StorageError::Corrupted(error.to_string())))?;
-        self.write(|table| table.insert(record.uuid.as_bytes().as_slice(), json.as_slice()).map(drop))?;
-        guests.insert(record.uuid, record);
+        self.write(&mut state, |table| table.insert(record.uuid.as_bytes().as_slice(), json.as_slice()).map(drop))?;
+        state.guests.insert(record.uuid, record);
         Ok(())
     }
 
@@ -129,23 +159,110 @@ impl Records {
     ///
     /// As [`Records::put`].
     pub fn remove(&self, uuid: Uuid) -> Result<(), Error> {
-        let mut guests = self.lock();
-        self.write(|table| table.remove(uuid.as_bytes().as_slice()).map(drop))?;
-        guests.remove(&uuid);
+        let mut state = self.lock();
+        self.write(&mut state, |table| table.remove(uuid.as_bytes().as_slice()).map(drop))?;
+        state.guests.remove(&uuid);
         Ok(())
     }
 
-    fn write(&self, work: impl FnOnce(&mut redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<(), redb::StorageError>) -> Result<(), Error> {
-        let write = self.database.begin_write().map_err(boxed)?;
-        work(&mut write.open_table(TABLE).map_err(boxed)?).map_err(boxed)?;
-        write.commit().map_err(boxed)
+    fn write(&self, state: &mut State, work: impl FnOnce(&mut redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<(), redb::StorageError>) -> Result<(), Error> {
+        let database = match state.database.take() {
+            Some(database) => database,
+            None => (self.open)().map_err(boxed)?,
+        };
+        change(&database, work)?;
+        state.database = Some(database);
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Record>> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn change(database: &Database, work: impl FnOnce(&mut redb::Table<'_, &'static [u8], &'static [u8]>) -> Result<(), redb::StorageError>) -> Result<(), Error> {
+    let write = database.begin_write().map_err(boxed)?;
+    work(&mut write.open_table(TABLE).map_err(boxed)?).map_err(boxed)?;
+    write.commit().map_err(boxed)
 }
 
 fn boxed(error: impl Into<redb::Error>) -> Error {
     Box::new(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A file that outlives the database, on a disk that can be full.
+    #[derive(Clone, Debug, Default)]
+    struct Disk {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn room(&self) -> io::Result<()> {
+            if self.full.load(Ordering::Relaxed) { Err(rustix::io::Errno::NOSPC.into()) } else { Ok(()) }
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.lock().unwrap().len() as u64)
+        }
+
+        fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+            Ok(self.bytes.lock().unwrap()[offset as usize..][..len].to_vec())
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.room()?;
+            self.bytes.lock().unwrap().resize(len as usize, 0);
+            Ok(())
+        }
+
+        fn sync_data(&self, _: bool) -> io::Result<()> {
+            self.room()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.room()?;
+            self.bytes.lock().unwrap()[offset as usize..][..data.len()].copy_from_slice(data);
+            Ok(())
+        }
+    }
+
+    fn open(disk: &Disk) -> Records {
+        let disk = disk.clone();
+        Records::over(Box::new(move || Database::builder().create_with_backend(disk.clone()))).unwrap()
+    }
+
+    fn record(name: &str) -> Record {
+        let config = GuestConfig { name: name.to_owned(), ..GuestConfig::default() };
+        Record { uuid: Uuid::new_v4(), config, managed: true, stage: Stage::Halted, domid: None, started_at: None, restarts: Vec::new(), plugging: None }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_until_there_is_room() {
+        let disk = Disk::default();
+        let records = open(&disk);
+        let (one, other) = (record("one"), record("other"));
+        records.put(one.clone()).unwrap();
+        disk.full.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            let error = records.put(other.clone()).unwrap_err();
+            assert!(error.to_string().contains("No space left"), "{error}");
+            records.remove(one.uuid).unwrap_err();
+        }
+        assert_eq!(records.all(), [one.clone()]);
+        disk.full.store(false, Ordering::Relaxed);
+        records.put(other.clone()).unwrap();
+        records.remove(one.uuid).unwrap();
+        drop(records);
+        assert_eq!(open(&disk).all(), [other]);
+    }
 }

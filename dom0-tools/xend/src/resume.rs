@@ -35,6 +35,10 @@ impl Daemon {
             (Stage::Halted, None) => Ok(()),
             (Stage::Running | Stage::Preserved, Some(domid)) => {
                 tracing::info!("{name} runs as domain {domid}");
+                self.settle_plugging(record, domid)?;
+                if self.stored_name(domid).as_ref() != Some(name) {
+                    self.move_nodes(domid, record.uuid, record.uuid, name)?;
+                }
                 self.records.update(record.uuid, |record| record.domid = Some(domid)).or_api("remembering the guest").map(drop)
             }
             (Stage::Creating, _) => {

@@ -26,19 +26,33 @@ impl Daemon {
     ///
     /// A guest that is unknown, does not run, or is busy.
     pub(crate) fn destroy(self: &Arc<Self>, target: &Target) -> Result<Task, Error> {
-        let domid = target.running_guest()?;
-        let (uuid, managed) = (target.uuid, target.record.clone());
+        let uuid = target.uuid;
+        let is_half = |record: &Record| matches!(record.stage, Stage::Creating | Stage::Destroying);
+        // What an operation left that failed half-way need not have a domain.
+        let seen = if target.record.as_ref().is_some_and(is_half) { None } else { Some(target.running_guest()?) };
         self.start("destroy", target, move |daemon, job| {
             job.step("destroying the domain");
-            daemon.end(domid, uuid, managed.as_ref())?;
+            // The guest may have started again since it was looked for.
+            let record = daemon.records.get(uuid);
+            match record.as_ref().and_then(|record| record.domid).or(seen) {
+                Some(domid) => daemon.end(domid, uuid, record.as_ref())?,
+                None => {
+                    if let Some(record) = record.filter(is_half) {
+                        daemon.undo(&record, true)?;
+                    }
+                }
+            }
             Ok(Outcome::Nothing)
         })
     }
 
     /// Takes a domain and all that belongs to it away, and remembers what is to be remembered of the guest.
     pub(crate) fn end(&self, domid: u16, uuid: Uuid, record: Option<&Record>) -> Result<(), Error> {
-        if record.is_some() {
-            self.records.update(uuid, |record| record.stage = Stage::Destroying).or_api("remembering the guest")?;
+        if record.is_some()
+            && let Err(error) = self.records.update(uuid, |record| record.stage = Stage::Destroying)
+        {
+            // A full disk must not keep a guest alive. A daemon that starts in between sees that the domain is gone.
+            tracing::error!("the database failed, destroying goes on: {error}");
         }
         self.remove_domain(domid, uuid)?;
         match record {
@@ -47,6 +61,7 @@ impl Daemon {
                     record.stage = Stage::Halted;
                     record.domid = None;
                     record.started_at = None;
+                    record.plugging = None;
                 };
                 self.records.update(uuid, halted).or_api("remembering the guest")?;
             }
@@ -250,9 +265,16 @@ impl Daemon {
         kept.config.uuid = Some(uuid);
         kept.stage = Stage::Preserved;
         kept.managed = false;
-        self.xen.set_handle(domid, *uuid.as_bytes()).or_api("giving the crashed guest another UUID")?;
-        self.write_node(domid, "name", &kept.config.name)?;
+        let name = kept.config.name.clone();
+        // First of all, so that a daemon that starts in between knows the domain under either UUID.
         self.records.put(kept).or_api("remembering the guest")?;
+        let renamed = self.xen.set_handle(domid, *uuid.as_bytes()).or_api("giving the crashed guest another UUID").and_then(|()| self.move_nodes(domid, record.uuid, uuid, &name));
+        if let Err(error) = renamed {
+            // The next look at the guest tries again, from the start.
+            self.xen.set_handle(domid, *record.uuid.as_bytes()).or_api("giving the crashed guest its UUID back")?;
+            self.records.remove(uuid).or_api("forgetting the guest")?;
+            return Err(error);
+        }
         Ok(Record { domid: None, ..record.clone() })
     }
 

@@ -1,6 +1,6 @@
 //! Guests' lives, on a machine in this process.
 
-use oxen_dom0_testkit::{World, wait_for};
+use oxen_dom0_testkit::{GUEST_MIB, World, wait_for};
 use oxen_xenctl::NewDomain;
 use oxen_xend_api::{Operation, Outcome, State};
 use oxen_xenstore::Nodes;
@@ -12,7 +12,7 @@ fn a_guest_lives_and_nothing_is_left() {
     world.watch(&xend);
     let Outcome::Domain { domain } = xend.create(&world.guest_with_devices("web")).unwrap() else { panic!("no domain") };
     let domid = domain.domid.unwrap();
-    assert_eq!((domain.name.as_str(), domain.state, domain.memory_kib), ("web", State::Running, 36 << 10));
+    assert_eq!((domain.name.as_str(), domain.state, domain.memory_kib), ("web", State::Running, GUEST_MIB << 10));
     assert_eq!(world.host.domain(domid).unwrap().paused, 0);
     let names: Vec<String> = xend.client.domains().unwrap().into_iter().map(|domain| domain.name).collect();
     assert_eq!(names, ["Domain-0", "web"]);

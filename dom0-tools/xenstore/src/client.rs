@@ -342,3 +342,37 @@ fn parse_event(payload: Vec<u8>) -> Result<Event> {
     let token = rest.strip_suffix('\0').unwrap_or(rest);
     Ok(Event { path: path.to_owned(), token: token.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn an_event_behind_an_answer_makes_the_descriptor_readable() {
+        let socket = std::env::temp_dir().join(format!("oxen-xenstore-client-{}", std::process::id()));
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let store = Store::open_path(&socket).unwrap();
+        let (mut daemon, _) = listener.accept().unwrap();
+        std::fs::remove_file(&socket).unwrap();
+        let daemon = std::thread::spawn(move || {
+            let mut head = [0; wire::HEAD_LEN];
+            daemon.read_exact(&mut head).unwrap();
+            let head = wire::Head::parse(&head);
+            daemon.read_exact(&mut vec![0; head.len as usize]).unwrap();
+            // In one piece, as a daemon sends what it has.
+            let mut both = Vec::new();
+            wire::put_message(&mut both, XsType::READ, head.req_id, 0, &[b"value"]);
+            wire::put_message(&mut both, XsType::WATCH_EVENT, 0, 0, &[b"/a\0token\0"]);
+            daemon.write_all(&both).unwrap();
+            daemon
+        });
+        assert_eq!(store.try_read("/a").unwrap().as_deref(), Some("value"));
+        let soon = Timespec::try_from(Duration::from_secs(10)).unwrap();
+        assert_eq!(poll(&mut [PollFd::from_borrowed_fd(store.event_fd(), PollFlags::IN)], Some(&soon)), Ok(1));
+        assert_eq!(store.next_event(Some(Duration::ZERO)).unwrap(), Some(Event { path: "/a".to_owned(), token: "token".to_owned() }));
+        drop(daemon.join());
+    }
+}
