@@ -1,10 +1,10 @@
 //! A value that has one user at a time, for as long as the user likes.
 
+use crate::atomic::{AtomicBool, Ordering, const_unless_loom};
 use crate::relax;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Holds a value that is taken out for long stretches: the private state of a vCPU belongs to the processor that runs it, from
 /// the switch that puts it there to the switch that takes it off. The guard owns a reference count, so it can be stored.
@@ -18,9 +18,11 @@ pub struct Exclusive<T> {
 unsafe impl<T: Send> Sync for Exclusive<T> {}
 
 impl<T> Exclusive<T> {
-    /// A cell that nobody has taken.
-    pub const fn new(value: T) -> Self {
-        Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    const_unless_loom! {
+        /// A cell that nobody has taken.
+        pub fn new(value: T) -> Self {
+            Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        }
     }
 
     /// Takes the value if nobody has it.

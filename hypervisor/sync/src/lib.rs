@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod atomic;
 mod exclusive;
 mod lock;
 mod once;
@@ -32,7 +33,10 @@ pub fn relax() {
         let hook: fn() = unsafe { core::mem::transmute(hook) };
         hook();
     }
+    #[cfg(not(loom))]
     core::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
 }
 
 /// The lock levels, outermost first: a CPU that holds a lock may take only locks of a higher level.

@@ -1,9 +1,9 @@
 //! A spin lock whose level is part of its type.
 
+use crate::atomic::{AtomicBool, Ordering, const_unless_loom};
 use crate::relax;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A spin lock of level `LEVEL` (see [`crate::level`]).
 #[derive(Debug, Default)]
@@ -18,9 +18,11 @@ unsafe impl<T: ?Sized + Send, const LEVEL: u8> Sync for SpinLock<T, LEVEL> {}
 unsafe impl<T: ?Sized + Send, const LEVEL: u8> Send for SpinLock<T, LEVEL> {}
 
 impl<T, const LEVEL: u8> SpinLock<T, LEVEL> {
-    /// An unlocked lock around `value`.
-    pub const fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    const_unless_loom! {
+        /// An unlocked lock around `value`.
+        pub fn new(value: T) -> Self {
+            Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        }
     }
 
     /// The value, taken out of the lock.
@@ -43,6 +45,10 @@ impl<T: ?Sized, const LEVEL: u8> SpinLock<T, LEVEL> {
     fn wait(&self) {
         while self.locked.load(Ordering::Relaxed) {
             relax();
+            if cfg!(loom) {
+                // A load may see the same old value for ever there; the exchange that follows sees the newest.
+                break;
+            }
         }
     }
 
@@ -52,7 +58,7 @@ impl<T: ?Sized, const LEVEL: u8> SpinLock<T, LEVEL> {
         self.locked
             .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
-            .then_some(SpinGuard { lock: self })
+            .then(|| SpinGuard { lock: self })
     }
 
     /// The value, with no locking needed as the borrow is exclusive.
@@ -139,6 +145,16 @@ mod tests {
             t.join().unwrap();
         }
         assert_eq!(*lock.lock(), 4000);
+    }
+
+    #[test]
+    fn a_failed_attempt_leaves_the_lock_held() {
+        let lock = SpinLock::<u64, 1>::new(0);
+        let held = lock.lock();
+        assert!(lock.try_lock().is_none());
+        assert!(lock.try_lock().is_none(), "the first attempt has given the lock of somebody else back");
+        drop(held);
+        assert!(lock.try_lock().is_some());
     }
 
     #[test]

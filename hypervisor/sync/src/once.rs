@@ -1,8 +1,8 @@
 //! A cell that is written once, at start-up, and read for ever after.
 
+use crate::atomic::{AtomicU8, Ordering, const_unless_loom};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU8, Ordering};
 
 const EMPTY: u8 = 0;
 const WRITING: u8 = 1;
@@ -19,9 +19,11 @@ pub struct OnceCell<T> {
 unsafe impl<T: Send + Sync> Sync for OnceCell<T> {}
 
 impl<T> OnceCell<T> {
-    /// An empty cell.
-    pub const fn new() -> Self {
-        Self { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
+    const_unless_loom! {
+        /// An empty cell.
+        pub fn new() -> Self {
+            Self { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
+        }
     }
 
     /// Stores `value`; gives it back where the cell already has one.
@@ -54,7 +56,7 @@ impl<T> Default for OnceCell<T> {
 
 impl<T> Drop for OnceCell<T> {
     fn drop(&mut self) {
-        if *self.state.get_mut() == FULL {
+        if self.state.load(Ordering::Acquire) == FULL {
             // SAFETY: the value was written, and nobody can read it any more.
             unsafe { self.value.get_mut().assume_init_drop() };
         }
