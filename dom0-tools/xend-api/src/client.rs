@@ -93,9 +93,13 @@ pub struct Client {
     socket: PathBuf,
 }
 
+/// Names the daemon's socket where it is not [`SOCKET`].
+const SOCKET_VARIABLE: &str = "XEND_SOCKET";
+
 impl Default for Client {
+    /// A client of the daemon at the socket that `XEND_SOCKET` names, else at [`SOCKET`].
     fn default() -> Self {
-        Self::new(SOCKET)
+        Self::new(std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from))
     }
 }
 
