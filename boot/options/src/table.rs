@@ -228,7 +228,7 @@ pub static TABLE: &[OptionSpec] = &[
         name: "noirqbalance",
         syntax: "",
         default: "",
-        help: "Interrupts stay on the processor that they were bound to first; it is always so.",
+        help: "Interrupts go to the processor on which the vCPU runs that they are bound to, and nothing else moves them; it is always so.",
         setter: Setter::Bare,
     },
 ];

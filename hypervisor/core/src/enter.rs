@@ -196,6 +196,9 @@ impl<M: Machine> Hypervisor<M> {
         let state = vcpu.state.take();
         let root = state.active_root()?;
         domain.dirty_cpus.insert(cpu);
+        if vcpu.has_interrupts.load(Relaxed) {
+            self.interrupts_follow(&domain, &vcpu, cpu);
+        }
         self.machine.load_root(root, true);
         let gdt: alloc::vec::Vec<_> = state.gdt_frames.iter().map(oxen_mm::HeldTyped::mfn).collect();
         self.machine.set_guest_gdt(&gdt);

@@ -5,12 +5,15 @@
 
 use crate::Hypervisor;
 use crate::domain::Domain;
+use crate::vcpu::Vcpu;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 use oxen_abi::Errno;
 use oxen_hal::{IrqLine, LinePolarity, LineTrigger, Machine, PciAddress, PhysIrq};
 use oxen_mm::HeldTyped;
-use oxen_types::{Maddr, Port};
+use oxen_types::{CpuId, Maddr, Port};
 
 /// Highest pirq number that a domain may have, plus one: one page of EOI flags.
 pub const NR_PIRQS: u32 = 4096;
@@ -20,8 +23,10 @@ pub const NR_PIRQS: u32 = 4096;
 pub struct Pirq {
     /// The machine's interrupt.
     pub irq: PhysIrq,
-    /// Whether it is an MSI.
-    pub is_msi: bool,
+    /// Where the message is to be written, of an MSI.
+    pub msi: Option<MsiRequest>,
+    /// The processor that it was sent to last; `None` for the boot processor.
+    pub sent_to: Option<CpuId>,
     /// Port that carries it.
     pub port: Option<Port>,
     /// It has arrived, and its line is masked until the guest's EOI.
@@ -151,11 +156,11 @@ impl<M: Machine> Hypervisor<M> {
             };
             self.configure_line(line)?;
         }
-        self.bind(domain, number, PhysIrq(gsi), false)?;
+        self.bind(domain, number, PhysIrq(gsi), None)?;
         Ok(number)
     }
 
-    fn bind(&self, domain: &Arc<Domain>, number: u32, irq: PhysIrq, is_msi: bool) -> Result<(), Errno> {
+    fn bind(&self, domain: &Arc<Domain>, number: u32, irq: PhysIrq, msi: Option<MsiRequest>) -> Result<(), Errno> {
         {
             let mut irqs = self.irqs.lock();
             if irqs.bound.get(&irq).is_some_and(|b| b.domain.strong_count() != 0) {
@@ -164,7 +169,7 @@ impl<M: Machine> Hypervisor<M> {
             irqs.bound.insert(irq, Binding { domain: Arc::downgrade(domain), pirq: number });
         }
         let mut pirqs = domain.pirqs.lock();
-        pirqs.map.insert(number, Pirq { irq, is_msi, port: None, in_flight: false });
+        pirqs.map.insert(number, Pirq { irq, msi, sent_to: None, port: None, in_flight: false });
         self.show_eoi_need(&pirqs, number);
         Ok(())
     }
@@ -179,7 +184,7 @@ impl<M: Machine> Hypervisor<M> {
             None => domain.pirqs.lock().free_number(first).ok_or(Errno::ENOSPC)?,
         };
         let irq = self.machine.allocate_msi().ok_or(Errno::ENOSPC)?;
-        let written = self.write_msi(request, irq).and_then(|()| self.bind(domain, number, irq, true));
+        let written = self.write_msi(request, irq).and_then(|()| self.bind(domain, number, irq, Some(request)));
         if let Err(error) = written {
             self.machine.free_msi(irq);
             return Err(error);
@@ -243,7 +248,7 @@ impl<M: Machine> Hypervisor<M> {
     pub(crate) fn unmap_pirq(&self, domain: &Domain, number: u32) -> Result<(), Errno> {
         let pirq = domain.pirqs.lock().map.remove(&number).ok_or(Errno::EINVAL)?;
         self.irqs.lock().bound.remove(&pirq.irq);
-        if pirq.is_msi {
+        if pirq.msi.is_some() {
             self.machine.free_msi(pirq.irq);
         } else {
             self.machine.set_line_mask(pirq.irq, true);
@@ -259,7 +264,7 @@ impl<M: Machine> Hypervisor<M> {
             return Err(Errno::EEXIST);
         }
         pirq.port = Some(port);
-        let (irq, is_msi) = (pirq.irq, pirq.is_msi);
+        let (irq, is_msi) = (pirq.irq, pirq.msi.is_some());
         self.show_eoi_need(&pirqs, number);
         drop(pirqs);
         if !is_msi {
@@ -268,13 +273,60 @@ impl<M: Machine> Hypervisor<M> {
         Ok(())
     }
 
+    /// A vCPU is to have an interrupt: it is delivered where that vCPU runs, and will follow it.
+    pub(crate) fn steer_pirq(&self, domain: &Domain, number: u32, vcpu: &Vcpu) {
+        let cpu = vcpu.place.lock().cpu();
+        vcpu.interrupts_at.store(cpu.0, Relaxed);
+        vcpu.has_interrupts.store(true, Relaxed);
+        self.send_pirq(domain, number, cpu);
+    }
+
+    /// A vCPU that has interrupts begins to run on `cpu`: they go there from now on.
+    pub(crate) fn interrupts_follow(&self, domain: &Domain, vcpu: &Vcpu, cpu: CpuId) {
+        if vcpu.interrupts_at.swap(cpu.0, Relaxed) == cpu.0 {
+            return;
+        }
+        let connected: Vec<(u32, Port)> = domain.pirqs.lock().iter().filter_map(|(number, pirq)| Some((number, pirq.port?))).collect();
+        for (number, port) in connected {
+            let notified = domain.events.lock().channel(port).is_ok_and(|channel| channel.notify == vcpu.id);
+            if notified {
+                self.send_pirq(domain, number, cpu);
+            }
+        }
+    }
+
+    fn send_pirq(&self, domain: &Domain, number: u32, cpu: CpuId) {
+        let mut pirqs = domain.pirqs.lock();
+        let Some(pirq) = pirqs.get_mut(number) else { return };
+        if pirq.sent_to == Some(cpu) || !self.machine.set_destination(pirq.irq, cpu) {
+            return;
+        }
+        pirq.sent_to = Some(cpu);
+        if let (Some(request), Some(message)) = (pirq.msi, self.machine.msi_message(pirq.irq)) {
+            self.write_msi_address(request, message.address as u32);
+        }
+    }
+
+    /// Writes the half of an MSI's address that says which processor it goes to: one write, so that the device never sees half of a change.
+    fn write_msi_address(&self, request: MsiRequest, low: u32) {
+        match request.table {
+            // That the place is no RAM and not the hypervisor's was checked when the message was first written, and does not change.
+            Some(table) => self.machine.mmio_write(Maddr(table.0 + u64::from(request.entry) * pci::MSIX_ENTRY_BYTES), low),
+            None => {
+                if let Some(capability) = self.find_capability(request.function, pci::CAP_MSI) {
+                    self.machine.pci_write(request.function, capability + 4, 4, low);
+                }
+            }
+        }
+    }
+
     /// Cuts a pirq off from its port and closes its line.
     pub(crate) fn disconnect_pirq(&self, domain: &Domain, number: u32) {
         let mut pirqs = domain.pirqs.lock();
         if let Some(pirq) = pirqs.get_mut(number) {
             pirq.port = None;
             pirq.in_flight = false;
-            if !pirq.is_msi {
+            if pirq.msi.is_none() {
                 self.machine.set_line_mask(pirq.irq, true);
             }
         }
@@ -322,5 +374,62 @@ impl<M: Machine> Hypervisor<M> {
             self.show_eoi_need(&pirqs, number);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypercall::testing::World;
+    use crate::vcpu::Placement;
+    use oxen_abi::Hypercall;
+    use oxen_abi::event_channel::{BindPirq, BindVcpu, EvtchnOp};
+    use oxen_hal::Interrupts;
+    use oxen_testkit::Event;
+    use oxen_types::{DomId, VcpuId};
+
+    const TABLE: Maddr = Maddr(0xfeb0_0000);
+
+    fn event_op<T: oxen_abi::zerocopy::FromBytes + oxen_abi::zerocopy::IntoBytes + oxen_abi::zerocopy::Immutable>(w: &World, op: EvtchnOp, request: &mut T) {
+        let words = |at| [u64::from(op.raw()), at, 0, 0, 0, 0];
+        assert_eq!(w.call_with(DomId::DOM0, Hypercall::EVENT_CHANNEL_OP, words, request), Ok(0));
+    }
+
+    fn bound(w: &World, pirq: u32) -> u32 {
+        let mut request = BindPirq { pirq, ..BindPirq::default() };
+        event_op(w, EvtchnOp::BIND_PIRQ, &mut request);
+        request.port
+    }
+
+    #[test]
+    fn interrupts_go_where_their_vcpu_runs() {
+        let w = World::new();
+        let dom0 = w.domain(DomId::DOM0);
+        let line = w.hv.map_line(&dom0, 9, None).unwrap();
+        let request = MsiRequest { function: PciAddress { segment: 0, bus: 0, devfn: 8 }, entry: 3, table: Some(TABLE) };
+        let msi = w.hv.map_msi(&dom0, request, None).unwrap();
+        let irq = |number: u32| dom0.pirqs.lock().get(number).unwrap().irq;
+        let ports = [line, msi].map(|number| bound(&w, number));
+        let [first, second] = [0, 1].map(|n| dom0.vcpu(VcpuId(n)).unwrap());
+        *first.place.lock() = Placement::Running(CpuId(0));
+        *second.place.lock() = Placement::Off(CpuId(1));
+        w.machine.take_events();
+        for port in ports {
+            event_op(&w, EvtchnOp::BIND_VCPU, &mut BindVcpu { port, vcpu: 1 });
+        }
+        let destinations = || [line, msi].map(|number| w.machine.destination(irq(number)).unwrap());
+        assert_eq!(destinations(), [CpuId(1); 2]);
+        // Of the message only the half is written that has changed.
+        let written = |cpu: u64| Event::MmioWrite(Maddr(TABLE.0 + 3 * 16), 0xfee0_0000 | (cpu as u32) << 12);
+        assert_eq!(w.machine.take_events().into_iter().filter(|e| matches!(e, Event::MmioWrite(..))).collect::<Vec<_>>(), [written(1)]);
+        // They follow the vCPU, and only when it has moved.
+        w.hv.interrupts_follow(&dom0, second, CpuId(0));
+        assert_eq!(destinations(), [CpuId(0); 2]);
+        w.hv.interrupts_follow(&dom0, second, CpuId(0));
+        assert_eq!(w.machine.take_events().into_iter().filter(|e| matches!(e, Event::MmioWrite(..))).count(), 1);
+        // Another vCPU's stay where they are.
+        w.hv.interrupts_follow(&dom0, first, CpuId(1));
+        assert_eq!(destinations(), [CpuId(0); 2]);
+        assert!(second.has_interrupts.load(Relaxed) && w.machine.vector(irq(msi)).is_some());
     }
 }

@@ -113,9 +113,9 @@ impl<M: Machine> Hypervisor<M> {
     fn show_interrupts(&self, out: &mut String) -> fmt::Result {
         for domain in self.domains.snapshot() {
             for (number, pirq) in domain.pirqs.lock().iter() {
-                let kind = if pirq.is_msi { "MSI" } else { "line" };
+                let kind = if pirq.msi.is_some() { "MSI" } else { "line" };
                 let vector = self.machine.vector(pirq.irq).unwrap_or(0);
-                writeln!(out, "{} pirq {number}: {kind} {} vector {vector:#x} {:?} in flight {}", domain.id, pirq.irq.0, pirq.port, pirq.in_flight)?;
+                writeln!(out, "{} pirq {number}: {kind} {} vector {vector:#x} CPU{} {:?} in flight {}", domain.id, pirq.irq.0, pirq.sent_to.map_or(0, |cpu| cpu.0), pirq.port, pirq.in_flight)?;
             }
         }
         Ok(())

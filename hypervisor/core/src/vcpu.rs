@@ -51,6 +51,10 @@ pub struct Vcpu {
     pub nmi_pending: AtomicBool,
     /// A page that may be part of its LDT is mapped no more: the processor that runs it is to drop the LDT pages it has.
     pub ldt_stale: AtomicBool,
+    /// Device interrupts may be bound to it ...
+    pub has_interrupts: AtomicBool,
+    /// ... and are sent to this processor.
+    pub interrupts_at: AtomicU32,
     /// Whether it has been up before.
     pub started: AtomicBool,
     /// The frame of a registered `vcpu_info`.
@@ -111,6 +115,8 @@ impl Vcpu {
             polled_port: AtomicU32::new(0),
             nmi_pending: AtomicBool::new(false),
             ldt_stale: AtomicBool::new(false),
+            has_interrupts: AtomicBool::new(false),
+            interrupts_at: AtomicU32::new(u32::MAX),
             started: AtomicBool::new(false),
             info_frame: SpinLock::new(None),
             place: SpinLock::new(Placement::Off(cpu)),

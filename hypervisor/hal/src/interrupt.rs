@@ -1,5 +1,7 @@
 //! Physical interrupts.
 
+use oxen_types::CpuId;
+
 /// A physical interrupt source with a vector of its own: an I/O APIC line or an allocated MSI. The number is the machine's own, dense from 0; lines come
 /// first and have the number of their GSI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,11 +71,15 @@ pub trait Interrupts {
     /// The line that carries a legacy ISA interrupt (ACPI interrupt source overrides applied).
     fn isa_line(&self, isa: u8) -> IrqLine;
 
-    /// Programs a line, masked, with a vector on the boot CPU. Doing it again with other settings changes them. `None` where there is no such line or no vector is left.
+    /// Programs a line, masked, with a vector; a new one goes to the boot CPU. Doing it again with other settings changes them. `None` where there is no such line or no vector is left.
     fn setup_line(&self, line: IrqLine) -> Option<PhysIrq>;
 
     /// Takes a vector for one MSI. `None` where none is left.
     fn allocate_msi(&self) -> Option<PhysIrq>;
+
+    /// Has an interrupt delivered to another CPU. A line is programmed at once; an MSI's new message ([`Interrupts::msi_message`]), which differs in the low half
+    /// of the address only, is for the caller to write. `false`, with nothing changed, where devices cannot reach that CPU.
+    fn set_destination(&self, irq: PhysIrq, cpu: CpuId) -> bool;
 
     /// Gives an MSI's vector back; the device no longer sends it.
     fn free_msi(&self, irq: PhysIrq);

@@ -1,14 +1,15 @@
 //! Device interrupts: lines and MSIs, their vectors, and what an arriving vector means.
 //!
-//! All device interrupts go to the boot CPU. Numbers of [`PhysIrq`]: lines first, by their GSI, then MSIs.
+//! A vector means the same on all CPUs; devices' interrupts go to the boot CPU until they are sent elsewhere. Numbers of [`PhysIrq`]: lines first, by their GSI, then MSIs.
 
 use crate::X86;
 use crate::apic::vectors::{self, VectorAllocator};
 use crate::apic::{HARDWARE_LEVEL, io, local, redirection};
 use crate::{acpi, time, tlb};
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use oxen_hal::{Arrived, Interrupts, IrqLine, LineTrigger, MsiMessage, PhysIrq};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use oxen_hal::{Arrived, Interrupts, IrqLine, LineTrigger, MsiMessage, PhysIrq, Processors};
 use oxen_sync::SpinLock;
+use oxen_types::CpuId;
 
 /// Most lines that are used; a machine with more loses the highest.
 const MAX_LINES: usize = 512;
@@ -21,6 +22,8 @@ const LEVEL_LINE: u32 = 1 << 31;
 
 /// The vector of each [`PhysIrq`]; 0 for none.
 static VECTORS: [AtomicU8; MAX_LINES + MAX_MSIS] = [const { AtomicU8::new(0) }; MAX_LINES + MAX_MSIS];
+/// The APIC id to which each [`PhysIrq`] was sent, plus one; 0 for the boot CPU's.
+static DESTINATIONS: [AtomicU16; MAX_LINES + MAX_MSIS] = [const { AtomicU16::new(0) }; MAX_LINES + MAX_MSIS];
 /// Number of lines, set once.
 static NR_LINES: AtomicU32 = AtomicU32::new(0);
 /// The lines of the hypervisor's serial ports plus one; 0 for none. They are not given out.
@@ -41,9 +44,17 @@ pub(crate) fn init(tables: &acpi::Tables) {
     NR_LINES.store(nr_lines.min(MAX_LINES as u32), Ordering::Relaxed);
 }
 
-/// The 8-bit APIC id to which devices can send, which is the boot CPU's.
-fn destination() -> u8 {
+/// The 8-bit APIC id to which new interrupts go, which is the boot CPU's.
+fn usual_destination() -> u8 {
     crate::smp::boot_apic_id().min(0xff) as u8
+}
+
+/// The APIC id to which an interrupt goes.
+fn destination(irq: PhysIrq) -> u8 {
+    match DESTINATIONS.get(irq.0 as usize).map_or(0, |d| d.load(Ordering::Relaxed)) {
+        0 => usual_destination(),
+        n => (n - 1) as u8,
+    }
 }
 
 fn vector_of(irq: PhysIrq) -> Option<u8> {
@@ -57,7 +68,7 @@ fn owner_word(irq: PhysIrq, level: bool) -> u32 {
 /// Opens the line of a serial port that is the hypervisor's; `index` is 0 or 1. Its interrupts arrive as [`Arrived::ConsoleInput`].
 pub(crate) fn open_serial_line(index: usize, isa_irq: u8) {
     let line = crate::MACHINE.isa_line(isa_irq);
-    if !io::program(line, vectors::SERIAL, destination(), false) {
+    if !io::program(line, vectors::SERIAL, usual_destination(), false) {
         crate::log!("No I/O APIC has the serial port's interrupt {isa_irq}");
     } else if let Some(slot) = SERIAL_LINES.get(index) {
         slot.store(line.gsi + 1, Ordering::Relaxed);
@@ -150,7 +161,7 @@ impl Interrupts for X86 {
         let level = line.trigger == LineTrigger::Level;
         OWNERS[usize::from(vector)].store(owner_word(irq, level), Ordering::Relaxed);
         VECTORS.get(irq.0 as usize)?.store(vector, Ordering::Relaxed);
-        io::program(line, vector, destination(), true).then_some(irq)
+        io::program(line, vector, destination(irq), true).then_some(irq)
     }
 
     fn allocate_msi(&self) -> Option<PhysIrq> {
@@ -160,7 +171,22 @@ impl Interrupts for X86 {
         let vector = allocator.allocate()?;
         OWNERS[usize::from(vector)].store(owner_word(PhysIrq(number), false), Ordering::Relaxed);
         VECTORS.get(number as usize)?.store(vector, Ordering::Relaxed);
+        DESTINATIONS.get(number as usize)?.store(0, Ordering::Relaxed);
         Some(PhysIrq(number))
+    }
+
+    fn set_destination(&self, irq: PhysIrq, cpu: CpuId) -> bool {
+        // Devices have 8 bits for an APIC id, the last of which means all CPUs.
+        let id = crate::MACHINE.cpu_identity(cpu).and_then(|(apic_id, _)| u8::try_from(apic_id).ok()).filter(|&id| id != 0xff);
+        let (Some(id), Some(slot)) = (id, DESTINATIONS.get(irq.0 as usize)) else { return false };
+        if vector_of(irq).is_none() {
+            return false;
+        }
+        slot.store(u16::from(id) + 1, Ordering::Relaxed);
+        if irq.0 < self.nr_lines() {
+            io::set_destination(irq.0, id);
+        }
+        true
     }
 
     fn free_msi(&self, irq: PhysIrq) {
@@ -179,7 +205,7 @@ impl Interrupts for X86 {
         if irq.0 < self.nr_lines() {
             return None;
         }
-        vector_of(irq).map(|vector| redirection::msi_message(vector, destination()))
+        vector_of(irq).map(|vector| redirection::msi_message(vector, destination(irq)))
     }
 
     fn vector(&self, irq: PhysIrq) -> Option<u8> {

@@ -4,7 +4,7 @@ use crate::{Event, FakeMachine, lock};
 use oxen_hal::{
     Arrived, Console, Interrupts, IrqLine, LinePolarity, LineTrigger, MsiMessage, PciAddress, PhysIrq, Platform, PowerAction, WallClock,
 };
-use oxen_types::{Maddr, Mfn};
+use oxen_types::{CpuId, Maddr, Mfn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Vectors that devices may get.
@@ -34,6 +34,7 @@ struct Route {
     level: bool,
     msi: bool,
     masked: bool,
+    cpu: CpuId,
 }
 
 impl Devices {
@@ -72,6 +73,12 @@ impl FakeMachine {
     /// What the next acknowledgement of `vector` says. Without, set-up interrupts arrive as themselves.
     pub fn set_arrival(&self, vector: u8, arrived: Arrived) {
         lock(&self.devices).arriving.insert(vector, arrived);
+    }
+
+    /// The processor to which the interrupt goes.
+    #[must_use]
+    pub fn destination(&self, irq: PhysIrq) -> Option<CpuId> {
+        lock(&self.devices).routes.get(&irq).map(|route| route.cpu)
     }
 
     /// Whether the interrupt is masked.
@@ -143,7 +150,7 @@ impl Interrupts for FakeMachine {
             None => devices.free_vector()?,
         };
         let level = line.trigger == LineTrigger::Level;
-        devices.routes.insert(irq, Route { vector, level, msi: false, masked: true });
+        devices.routes.insert(irq, Route { vector, level, msi: false, masked: true, cpu: CpuId(0) });
         Some(irq)
     }
 
@@ -152,8 +159,12 @@ impl Interrupts for FakeMachine {
         let vector = devices.free_vector()?;
         let first = devices.lines;
         let irq = (first..).map(PhysIrq).find(|irq| !devices.routes.contains_key(irq))?;
-        devices.routes.insert(irq, Route { vector, level: false, msi: true, masked: false });
+        devices.routes.insert(irq, Route { vector, level: false, msi: true, masked: false, cpu: CpuId(0) });
         Some(irq)
+    }
+
+    fn set_destination(&self, irq: PhysIrq, cpu: CpuId) -> bool {
+        lock(&self.devices).routes.get_mut(&irq).map(|route| route.cpu = cpu).is_some()
     }
 
     fn free_msi(&self, irq: PhysIrq) {
@@ -165,7 +176,7 @@ impl Interrupts for FakeMachine {
     fn msi_message(&self, irq: PhysIrq) -> Option<MsiMessage> {
         let devices = lock(&self.devices);
         let route = devices.routes.get(&irq).filter(|r| r.msi)?;
-        Some(MsiMessage { address: 0xfee0_0000, data: u32::from(route.vector) })
+        Some(MsiMessage { address: 0xfee0_0000 | u64::from(route.cpu.0) << 12, data: u32::from(route.vector) })
     }
 
     fn vector(&self, irq: PhysIrq) -> Option<u8> {

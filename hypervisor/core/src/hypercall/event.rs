@@ -161,6 +161,7 @@ impl<M: Machine> Ctx<'_, M> {
             self.domain.events.lock().free(self.machine(), port);
             return Err(error);
         }
+        self.steer(pirq, VcpuId(0));
         Ok(port)
     }
 
@@ -190,7 +191,17 @@ impl<M: Machine> Ctx<'_, M> {
             PortState::Ipi | PortState::Free => return Err(Errno::EINVAL),
         }
         channel.notify = vcpu;
+        if let PortState::Pirq(number) = channel.state {
+            drop(events);
+            self.steer(number, vcpu);
+        }
         Ok(())
+    }
+
+    fn steer(&self, pirq: u32, vcpu: VcpuId) {
+        if let Some(vcpu) = self.domain.vcpu(vcpu) {
+            self.hv.steer_pirq(self.domain, pirq, vcpu);
+        }
     }
 
     fn unmask_port(&mut self, port: Port) -> Result<(), Errno> {

@@ -1,7 +1,7 @@
 //! The I/O APICs (Intel 82093AA data sheet).
 
 use super::HARDWARE_LEVEL;
-use super::redirection::{redirection_entry, with_mask};
+use super::redirection::{destination_word, redirection_entry, with_mask};
 use crate::acpi::madt::{IoApicEntry, MAX_IO_APICS};
 use crate::list::FixedList;
 use oxen_hal::IrqLine;
@@ -93,6 +93,14 @@ pub(crate) fn program(line: IrqLine, vector: u8, apic_id: u8, masked: bool) -> b
         apic.write(index, low);
     }
     true
+}
+
+/// Sends a line to another CPU. The vector stays, so that nothing else of the entry changes.
+pub(crate) fn set_destination(gsi: u32, apic_id: u8) {
+    let apics = IO_APICS.lock();
+    if let Some((apic, index)) = find(&apics, gsi) {
+        apic.write(index + 1, destination_word(apic_id));
+    }
 }
 
 /// Opens or closes a line.

@@ -17,7 +17,13 @@ pub fn redirection_entry(line: IrqLine, vector: u8, apic_id: u8, masked: bool) -
     if line.polarity == LinePolarity::Low {
         low |= ACTIVE_LOW;
     }
-    (u32::from(apic_id) << 24, with_mask(low, masked))
+    (destination_word(apic_id), with_mask(low, masked))
+}
+
+/// The high word of a redirection entry.
+#[must_use]
+pub const fn destination_word(apic_id: u8) -> u32 {
+    (apic_id as u32) << 24
 }
 
 /// The low word of a redirection entry with its mask bit set or cleared.
