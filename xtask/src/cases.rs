@@ -30,6 +30,8 @@ pub enum Boots {
     Guest,
     /// The same with Debian's GRUB for guests.
     PvGrub,
+    /// Like `DebianTools`, with the small guest of `guests/` too.
+    SmallGuest,
 }
 
 /// A boot of stock Linux as dom0. Disks and cards are created for it; the disks' file systems are checked afterwards.
@@ -57,6 +59,8 @@ pub struct Dom0Case {
     pub on: &'static [Kind],
     /// Time limit.
     pub seconds: u64,
+    /// Runs only when `--only` names it: it takes long.
+    pub on_request: bool,
 }
 
 const DOM0: Dom0Case = Dom0Case {
@@ -71,12 +75,15 @@ const DOM0: Dom0Case = Dom0Case {
     cmdline: "oxen.irq=msi",
     on: BOTH,
     seconds: 400,
+    on_request: false,
 };
 
 /// Disk and network together with what every boot checks.
 const EVERYTHING: &[&str] = &["disk", "boot", "time", "process", "net", "irq", "xm"];
 /// The same on several processors.
 const EVERYTHING_SMP: &[&str] = &["disk", "boot", "time", "smp", "process", "net", "irq", "xm"];
+/// The control stack with small guests.
+const CONTROL: &[&str] = &["policies", "faults", "herd"];
 /// Only devices.
 const DEVICES: &[&str] = &["disk", "boot", "net", "irq"];
 
@@ -108,6 +115,9 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "console", boots: Boots::DebianTools, tests: &["console"], options: "dom0_mem=512M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "guests", boots: Boots::Guest, tests: &["guests"], options: "dom0_mem=560M", cpus: 2, seconds: 600, ..DOM0 },
         Dom0Case { name: "bootloader", boots: Boots::PvGrub, tests: &["bootloader"], options: "dom0_mem=560M", cpus: 2, seconds: 900, ..DOM0 },
+        Dom0Case { name: "devices", boots: Boots::SmallGuest, tests: &["devices"], options: "dom0_mem=560M", cpus: 2, seconds: 1200, on_request: true, ..DOM0 },
+        Dom0Case { name: "control", boots: Boots::SmallGuest, tests: CONTROL, options: "dom0_mem=480M", cpus: 2, seconds: 1800, on_request: true, ..DOM0 },
+        Dom0Case { name: "chaos", boots: Boots::SmallGuest, tests: &["chaos"], options: "dom0_mem=480M", cpus: 2, seconds: 1200, on_request: true, ..DOM0 },
         Dom0Case { name: "xl-create", boots: Boots::DebianTools, tests: &["xl-create"], options: "dom0_mem=512M", cpus: 2, ..DOM0 },
         Dom0Case { name: "store", boots: Boots::DebianTools, tests: &["boot", "store"], options: "dom0_mem=512M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "xl-guests", boots: Boots::DebianTools, tests: &["xl-guests"], options: "dom0_mem=640M", cpus: 2, seconds: 900, ..DOM0 },
@@ -205,6 +215,8 @@ fn guest_exceptions() -> Vec<GuestCase> {
         GuestCase { program: "smp-shares", cpus: 2, on: &[Kind::Oxen], ..GUEST },
         GuestCase { program: "smp*", cpus: 2, ..GUEST },
         GuestCase { program: "scheduler", options: "dom0_mem=128M dom0_max_vcpus=4 sched=credit", ..GUEST },
+        // It is for dom0's tools; in the place of dom0 it has nothing to say.
+        GuestCase { program: "small-guest", on: &[], ..GUEST },
         GuestCase { program: "crash-*", dies: Some(r"[Dd]omain 0.*crash|[Dd]om0.*crash"), ..GUEST },
     ]
 }
@@ -219,6 +231,20 @@ pub fn guest(program: &str) -> GuestCase {
 }
 
 impl Dom0Case {
+    /// Size of its disks in MiB; `None` if it has none. A guest's memory has to fit on them where a test writes it there.
+    pub fn disks_mib(&self) -> Option<u64> {
+        match () {
+            () if self.dumps_core() => Some(320),
+            () if self.tests.contains(&"disk") => Some(96),
+            () => None,
+        }
+    }
+
+    /// Whether it leaves a guest's core file on the first disk.
+    pub fn dumps_core(&self) -> bool {
+        self.tests.contains(&"devices")
+    }
+
     /// The machine, with `disks` in the order AHCI, virtio-blk.
     pub fn machine(&self, cpu: &str, disks: &[std::path::PathBuf]) -> Machine {
         let has = |test: &str| self.tests.contains(&test);

@@ -52,3 +52,15 @@ pub fn check(ws: &Workspace, path: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Copies a file out of an image.
+pub fn extract(ws: &Workspace, image: &Path, from: &str, to: &Path) -> Result<()> {
+    let program = find("debugfs").context("debugfs is missing (Debian package e2fsprogs)")?;
+    let request = format!("dump {from} {}", to.display());
+    let (_, output) = Tool::new(ws, program, "debugfs dump").args(["-R".as_ref(), request.as_ref(), image.as_os_str()]).finish()?;
+    // Its exit code is 0 whatever happens.
+    if !to.exists() {
+        bail!("the image has no {from}: {}", output.trim());
+    }
+    Ok(())
+}

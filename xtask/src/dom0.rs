@@ -78,9 +78,22 @@ pub fn image(ws: &Workspace, flavour: Flavour) -> Result<Option<Image>> {
 
 /// The stock image with our tools and Debian's own `xl` and xenstored, and a guest to create.
 pub fn image_with_xl(ws: &Workspace) -> Result<Option<Image>> {
-    let mut extras = own_programs(ws)?;
-    extras.extend(debian_tools::files(ws)?.into_iter().map(|(place, file)| Member::program(place, file)));
-    extras.extend(domu::members(ws)?.unwrap_or_default());
+    image_with(ws, Flavour::Stock, tools_and_guest(ws)?)
+}
+
+/// Our tools, Debian's and a guest.
+fn tools_and_guest(ws: &Workspace) -> Result<Vec<Member>> {
+    let mut members = own_programs(ws)?;
+    members.extend(debian_tools::files(ws)?.into_iter().map(|(place, file)| Member::program(place, file)));
+    members.extend(domu::members(ws)?.unwrap_or_default());
+    Ok(members)
+}
+
+/// [`image_with_xl`] with the small guest that tests of the control stack create in numbers.
+pub fn image_with_small_guest(ws: &Workspace) -> Result<Option<Image>> {
+    let small = compile::guests(ws)?.into_iter().find(|(name, _)| name == "small-guest").context("guests/ has no small-guest")?.1;
+    let mut extras = tools_and_guest(ws)?;
+    extras.push(Member::data(format!("{}/small-guest", domu::PLACE), small));
     image_with(ws, Flavour::Stock, extras)
 }
 

@@ -13,7 +13,7 @@ use crate::initramfs::{Member, Recipe};
 use crate::workspace::Workspace;
 
 /// Where dom0 has the guest's files.
-const PLACE: &str = "usr/share/oxen/guest";
+pub const PLACE: &str = "usr/share/oxen/guest";
 
 /// The files for dom0's image; `None` when the configured archive has no kernel.
 pub fn members(ws: &Workspace) -> Result<Option<Vec<Member>>> {

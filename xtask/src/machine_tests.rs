@@ -17,6 +17,7 @@ use crate::dom0::{self, Flavour, Image};
 use crate::domu;
 use crate::hypervisor::{Hypervisor, Kind};
 use crate::iso::{self, BootFiles};
+use crate::process::{Tool, find};
 use crate::qemu::{self, End, Machine, Transcript};
 use crate::report::{Outcome, Report};
 use crate::workspace::{Key, Workspace};
@@ -102,9 +103,9 @@ fn check_forbidden(ws: &Workspace, name: &str, transcript: &Transcript) -> Resul
 pub type Images = BTreeMap<Boots, Option<Image>>;
 
 /// Assembles every image that the wanted dom0 tests need, before machines keep the processors busy.
-pub fn prepare_images(ws: &Workspace, wanted: impl Fn(&str) -> bool, kind: Kind) -> Result<Images> {
+pub fn prepare_images(ws: &Workspace, wanted: impl Fn(&Dom0Case, &str) -> bool, kind: Kind) -> Result<Images> {
     let mut images = Images::new();
-    for case in cases::dom0().into_iter().filter(|case| wanted(&dom0_name(kind, case)) && case.on.contains(&kind)) {
+    for case in cases::dom0().into_iter().filter(|case| case.on.contains(&kind) && wanted(case, &dom0_name(kind, case))) {
         if let Entry::Vacant(entry) = images.entry(case.boots) {
             entry.insert(dom0_image(ws, case.boots)?);
         }
@@ -118,6 +119,7 @@ fn dom0_image(ws: &Workspace, boots: Boots) -> Result<Option<Image>> {
         Boots::DebianTools => dom0::image_with_xl(ws),
         Boots::Guest => dom0::image_with_guest(ws),
         Boots::PvGrub => dom0::image_with_pvgrub(ws),
+        Boots::SmallGuest => dom0::image_with_small_guest(ws),
         Boots::Elf => match dom0::image(ws, Flavour::Stock)? {
             Some(image) => Ok(Some(Image { kernel: bad_kernels::inner_elf(ws, &image.kernel)?, ..image })),
             None => Ok(None),
@@ -130,8 +132,9 @@ fn dom0_name(kind: Kind, case: &Dom0Case) -> String {
 }
 
 /// The jobs for dom0 on one hypervisor, those whose images were prepared.
-pub fn dom0_jobs<'a>(ws: &'a Workspace, hypervisor: &'a Hypervisor, images: &'a Images) -> Vec<Job<'a>> {
-    let cases = cases::dom0().into_iter().filter(|case| case.on.contains(&hypervisor.kind));
+pub fn dom0_jobs<'a>(ws: &'a Workspace, hypervisor: &'a Hypervisor, images: &'a Images, wanted: impl Fn(&Dom0Case, &str) -> bool) -> Vec<Job<'a>> {
+    let kind = hypervisor.kind;
+    let cases = cases::dom0().into_iter().filter(move |case| case.on.contains(&kind) && wanted(case, &dom0_name(kind, case)));
     cases
         .filter_map(|case| {
             let image = images.get(&case.boots)?;
@@ -152,10 +155,10 @@ pub fn dom0_jobs<'a>(ws: &'a Workspace, hypervisor: &'a Hypervisor, images: &'a 
 fn dom0_boot(ws: &Workspace, hypervisor: &Hypervisor, name: &str, case: &Dom0Case, image: &Image) -> Result<()> {
     let scratch = tempfile::tempdir_in(&ws.target)?;
     let mut disks = Vec::new();
-    if case.tests.contains(&"disk") {
+    if let Some(size_mib) = case.disks_mib() {
         for disk_name in ["ahci.img", "virtio.img"] {
             let path = scratch.path().join(disk_name);
-            disk::ext4(ws, &path, 96)?;
+            disk::ext4(ws, &path, size_mib)?;
             disks.push(path);
         }
     }
@@ -180,6 +183,26 @@ fn dom0_boot(ws: &Workspace, hypervisor: &Hypervisor, name: &str, case: &Dom0Cas
     }
     for path in &disks {
         disk::check(ws, path)?;
+    }
+    match disks.first() {
+        Some(first) if case.dumps_core() => check_core(ws, first, scratch.path()),
+        _ => Ok(()),
+    }
+}
+
+/// Has `readelf` read the core file of a guest that a test left on a disk.
+fn check_core(ws: &Workspace, disk: &Path, scratch: &Path) -> Result<()> {
+    let core = scratch.join("core");
+    disk::extract(ws, disk, "/core", &core)?;
+    let program = find("readelf").context("readelf is missing (Debian package binutils)")?;
+    let (status, output) = Tool::new(ws, program, "readelf core").args(["-W".as_ref(), "-h".as_ref(), "-S".as_ref(), "-n".as_ref(), core.as_os_str()]).finish()?;
+    if !status.success() || output.contains("readelf: ") {
+        bail!("readelf does not understand the core file: {}", output.lines().filter(|line| line.contains("readelf: ")).collect::<Vec<_>>().join("; "));
+    }
+    for wanted in ["CORE (Core file)", ".xen_prstatus", ".xen_pages", ".xen_p2m"] {
+        if !output.contains(wanted) {
+            bail!("readelf shows no `{wanted}` in the core file");
+        }
     }
     Ok(())
 }

@@ -90,7 +90,7 @@ enum Verb {
     Tidy,
     /// Fuzz the hypercall handlers on the fake machine
     Fuzz(fuzz::Options),
-    /// Load dom0 with processes, disk and network traffic for half an hour (not part of test)
+    /// Load dom0 with processes, disk and network traffic, or with guests, for half an hour (not part of test)
     Soak(soak::Options),
     /// Remove what was built; fetched packages stay unless --all
     Clean {

@@ -1,4 +1,4 @@
-//! `soak`: dom0 under load of every kind for a long time.
+//! `soak`: dom0 under load of every kind for a long time, or guests in numbers and under kills.
 
 use std::time::Duration;
 
@@ -14,12 +14,27 @@ use crate::setup;
 use crate::ui;
 use crate::workspace::Workspace;
 
+/// What is done all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Load {
+    /// Processes, disk and network traffic in dom0, for as long as `--minutes` says.
+    Dom0,
+    /// A thousand guests created and destroyed, a thousand rounds with killed daemons, a gigabyte over TCP; `--minutes` is the limit.
+    Guests,
+}
+
 /// What `soak` can be told.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// How long to keep the load up
     #[arg(long, default_value_t = 30)]
     minutes: u64,
+    /// The load
+    #[arg(long, value_enum, default_value = "dom0")]
+    load: Load,
+    /// With guests: the seed of the killed daemons' times, to repeat a run
+    #[arg(long)]
+    seed: Option<u32>,
     /// Number of processors
     #[arg(long, default_value_t = 2)]
     cpus: u32,
@@ -32,17 +47,23 @@ pub struct Options {
 pub fn run(ws: &Workspace, options: &Options) -> Result<bool> {
     setup::image_tools(ws)?;
     let hypervisor = Hypervisor::prepare(ws, options.hypervisor)?;
-    let image = dom0::image(ws, Flavour::Stock)?.context("Debian's archive has no kernel")?;
+    let guests = options.load == Load::Guests;
+    let image = if guests { dom0::image_with_small_guest(ws) } else { dom0::image(ws, Flavour::Stock) }?.context("Debian's archive has no kernel")?;
     let scratch = tempfile::tempdir_in(&ws.target)?;
     let disks = [Bus::Ahci, Bus::VirtioBlk].map(|bus| (bus, scratch.path().join(format!("{bus:?}.img"))));
     for (_, path) in &disks {
-        disk::ext4(ws, path, 128)?;
+        disk::ext4(ws, path, if guests { 320 } else { 128 })?;
     }
-    let cmdline = format!(
-        "console=hvc0 loglevel=6 panic=5 oxen.test=soak oxen.seconds={} oxen.disks=sda,vda oxen.nics=e1000e",
-        options.minutes * 60
-    );
-    let files = BootFiles::new(&hypervisor.file, &hypervisor.options(""), &image.kernel, &cmdline, image.initrd.as_deref());
+    let tests: &[&str] = if guests { &["devices", "policies", "faults", "herd", "chaos"] } else { &["soak"] };
+    let words = if guests {
+        let seed = options.seed.map_or_else(String::new, |seed| format!(" oxen.seed={seed}"));
+        format!("oxen.guests=100 oxen.cycles=1000 oxen.rounds=1000 oxen.megabytes=1024{seed}")
+    } else {
+        format!("oxen.seconds={} oxen.disks=sda,vda oxen.nics=e1000e", options.minutes * 60)
+    };
+    let cmdline = format!("console=hvc0 loglevel=6 panic=5 oxen.test={} {words}", tests.join(","));
+    let more = if guests { "dom0_mem=560M" } else { "" };
+    let files = BootFiles::new(&hypervisor.file, &hypervisor.options(more), &image.kernel, &cmdline, image.initrd.as_deref());
     let iso = iso::cached(ws, &files)?;
     let machine = Machine { cpus: options.cpus, cpu: hypervisor.cpu_model().to_owned(), disks: disks.to_vec(), nics: vec!["e1000e"], ..Machine::default() };
     let mut args = machine.arguments(scratch.path())?;
@@ -57,8 +78,8 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<bool> {
     for (_, path) in &disks {
         disk::check(ws, path)?;
     }
-    for wanted in ["VERDICT: ok soak", "VERDICT: ok klog"] {
-        if !transcript.text.contains(wanted) {
+    for wanted in tests.iter().chain(&["klog"]).map(|test| format!("VERDICT: ok {test}")) {
+        if !transcript.text.contains(&wanted) {
             let reason = transcript.text.lines().find(|line| stop.is_match(line)).unwrap_or("no verdict within the time limit");
             bail!("{reason} ({})", log.display());
         }

@@ -254,6 +254,17 @@ pub(crate) fn wait<T>(
     store: &Store,
     paths: &[String],
     timeout: Duration,
+    ready: impl FnMut() -> oxen_xenstore::Result<Option<T>>,
+) -> oxen_xenstore::Result<Option<T>> {
+    wait_looking(store, paths, timeout, Duration::MAX, ready)
+}
+
+/// Like [`wait`], for what can change without xenstore telling it: looks again at least every `period`.
+pub(crate) fn wait_looking<T>(
+    store: &Store,
+    paths: &[String],
+    timeout: Duration,
+    period: Duration,
     mut ready: impl FnMut() -> oxen_xenstore::Result<Option<T>>,
 ) -> oxen_xenstore::Result<Option<T>> {
     if let Some(answer) = ready()? {
@@ -266,12 +277,15 @@ pub(crate) fn wait<T>(
         watcher.watch(path, "")?;
     }
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let event = watcher.next_event(left)?;
+        let left = deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(Instant::now())
+        });
+        let next = left.min(period);
+        watcher.next_event((next < Duration::MAX).then_some(next))?;
         if let Some(answer) = ready()? {
             return Ok(Some(answer));
         }
-        if event.is_none() {
+        if left.is_zero() {
             return Ok(None);
         }
     }

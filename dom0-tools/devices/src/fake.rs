@@ -46,6 +46,8 @@ pub(crate) struct World {
     /// Interfaces of back ends by domain and device: their indexes.
     cards: BTreeMap<(u16, u32), u32>,
     pub(crate) done: Vec<String>,
+    /// The drivers have let go of every device.
+    pub(crate) drivers_are_gone: bool,
 }
 
 /// The other end of an open file: tells when it is closed, or its process killed.
@@ -351,7 +353,7 @@ impl Kernel for FakeKernel {
     }
 
     fn backend(&self, _: &str, _: u16, _: u32) -> Option<PathBuf> {
-        // Always one that is gone as soon as its nodes are.
-        Some("/nonexistent".into())
+        // One that is gone as soon as its nodes are, or before.
+        (!self.world().drivers_are_gone).then(|| "/nonexistent".into())
     }
 }

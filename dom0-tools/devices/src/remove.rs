@@ -1,6 +1,6 @@
 //! Taking devices away.
 
-use crate::bus::{Address, Kind, ask_to_close, cut_off, erase, printable, state, wait};
+use crate::bus::{Address, Kind, ask_to_close, cut_off, erase, printable, state, wait_looking};
 use crate::error::{about, store as in_store};
 use crate::script::Step;
 use crate::{Code, Devices, Result};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// How long the kernel may take to let go of a device after its driver said that it is closed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const RELEASE_RETRY: Duration = Duration::from_millis(2);
+/// How often a back end is looked at: Linux' block driver lets go of a guest that is gone without writing a state.
+const UNREGISTER_PERIOD: Duration = Duration::from_millis(10);
 
 impl Devices {
     /// Takes all devices of a domain away that does not run any more, or whose creation failed: back ends, loop devices, interfaces,
@@ -152,7 +154,7 @@ impl Devices {
         if asked {
             paths.push(at.frontend_error());
         }
-        let closed = wait(store, &paths, self.timeout(at), || {
+        let closed = wait_looking(store, &paths, self.timeout(at), UNREGISTER_PERIOD, || {
             let state = state(store, &backend)?;
             let is_served = self
                 .kernel

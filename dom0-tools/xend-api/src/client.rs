@@ -126,6 +126,11 @@ impl Client {
         self.get(route::DOMAINS)
     }
 
+    /// Domains that are known and do not run, by name.
+    pub fn halted(&self) -> Result<Vec<Domain>, Failure> {
+        self.get(route::HALTED)
+    }
+
     /// One domain; `which` is a name, an id or a UUID.
     pub fn domain(&self, which: &str) -> Result<Domain, Failure> {
         self.get(&route::domain(which))

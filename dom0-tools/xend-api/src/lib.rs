@@ -43,6 +43,8 @@ pub mod route {
     pub const HOST: &str = "/v1/host";
     /// `GET`: a list of [`Domain`](super::Domain); `POST` of [`Create`](super::Create): a [`Task`](super::Task).
     pub const DOMAINS: &str = "/v1/domains";
+    /// `GET`: a list of [`Domain`](super::Domain), those that are known and do not run; quick to answer.
+    pub const HALTED: &str = "/v1/halted";
     /// `GET`: a list of [`Task`](super::Task), the running ones and the latest that ended.
     pub const TASKS: &str = "/v1/tasks";
     /// `GET`: the end of the daemon's log as text; `?lines=N` says how much of it.

@@ -33,6 +33,10 @@ pub fn document() -> Value {
             }),
         );
         add(
+            route::HALTED.to_owned(),
+            json!({"get": get::<Vec<Domain>>(schemas, "Domains that are known and do not run.", &[])}),
+        );
+        add(
             placed(route::domain),
             json!({"get": get::<Domain>(schemas, "One domain.", &WHICH)}),
         );

@@ -43,6 +43,7 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .route(route::TASKS, get(|State(daemon): Shared| async move { Json(daemon.tasks.all()) }))
         .route(&format!("{}/{{id}}", route::TASKS), get(task))
         .route(route::DOMAINS, get(|State(daemon): Shared| read(move || daemon.domains())).post(create))
+        .route(route::HALTED, get(|State(daemon): Shared| read(move || Ok::<_, Error>(daemon.halted_domains()))))
         .route(&which, get(|State(daemon): Shared, Path(which): Path<String>| read(move || daemon.domain(&which))))
         .route(&format!("{which}/vcpus"), get(|State(daemon): Shared, Path(which): Path<String>| read(move || daemon.vcpus(&which))))
         .route(&format!("{which}/blocks"), get(|State(daemon): Shared, Path(which): Path<String>| read(move || daemon.blocks(&which))))

@@ -151,16 +151,20 @@ impl Daemon {
         }
     }
 
+    /// Waits until a guest has ended and what its configuration says about that has been done.
     fn wait_for_end(&self, domid: u16, uuid: Uuid, name: &str, restarted: bool, limit: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
+        let failed = |what: &str| Err(Error::new(Code::WrongState, format!("{name} {what}")).about(name));
         loop {
-            let gone = self.xen.domain(domid).map_or(true, |info| info.handle != *uuid.as_bytes() || info.shutdown_reason().is_some() && !restarted);
-            let back = || self.records.get(uuid).is_some_and(|record| record.stage == Stage::Running && record.domid != Some(domid));
-            if gone && (!restarted || back()) {
-                return Ok(());
-            }
-            if gone && restarted && self.records.get(uuid).is_none_or(|record| record.stage == Stage::Halted) {
-                return Err(Error::new(Code::WrongState, format!("{name} ended but was not started again")).about(name));
+            match self.records.get(uuid) {
+                Some(record) if record.domid == Some(domid) && matches!(record.stage, Stage::Running | Stage::Destroying) => {}
+                Some(record) if !restarted || record.stage == Stage::Running => return Ok(()),
+                Some(record) if matches!(record.stage, Stage::Halted | Stage::Preserved) => return failed("ended but was not started again"),
+                Some(_) => {}
+                // A guest of others is not looked after here.
+                None if self.xen.domain(domid).is_ok_and(|info| info.handle == *uuid.as_bytes() && info.shutdown_reason().is_none()) => {}
+                None if restarted => return failed("ended but was not started again"),
+                None => return Ok(()),
             }
             if Instant::now() > deadline {
                 return Err(Error::new(Code::Timeout, format!("{name} has not ended within {} s", limit.as_secs())).about(name));
@@ -233,7 +237,10 @@ impl Daemon {
             Action::Restart => self.restart(record, domid, job),
             Action::Preserve => self.preserve(record),
             Action::RenameRestart => {
-                let fresh = self.preserve_renamed(record, domid)?;
+                let Some(next) = self.again(record) else { return self.preserve(record) };
+                let fresh = self.preserve_renamed(&next, domid)?;
+                // The successor gets them.
+                self.devices.detach_all(&self.store, domid).or_api("detaching devices")?;
                 self.bring_up(fresh, false, job)
             }
             Action::CoredumpDestroy | Action::CoredumpRestart => {
@@ -278,15 +285,21 @@ impl Daemon {
         Ok(Record { domid: None, ..record.clone() })
     }
 
-    fn restart(&self, record: &Record, domid: u16, job: &Job) -> Result<(), Error> {
+    /// The record with which a guest starts again by itself, unless it has done so too often.
+    fn again(&self, record: &Record) -> Option<Record> {
         let mut next = record.clone();
         let now = now();
         next.restarts.retain(|at| at + RESTART_WINDOW_S > now);
         if next.restarts.len() >= self.settings.restart_limit {
             tracing::error!("{}: restarted {} times within {RESTART_WINDOW_S} s; not started again", record.config.name, next.restarts.len());
-            return self.end(domid, record.uuid, Some(record));
+            return None;
         }
         next.restarts.push(now);
+        Some(next)
+    }
+
+    fn restart(&self, record: &Record, domid: u16, job: &Job) -> Result<(), Error> {
+        let Some(next) = self.again(record) else { return self.end(domid, record.uuid, Some(record)) };
         job.step("removing the old domain");
         self.records.update(record.uuid, |record| record.stage = Stage::Destroying).or_api("remembering the guest")?;
         self.remove_domain(domid, record.uuid)?;

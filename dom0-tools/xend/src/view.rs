@@ -34,6 +34,13 @@ impl Daemon {
         Ok(domains)
     }
 
+    /// The guests that are known and do not run, by name. Asks nobody.
+    pub fn halted_domains(&self) -> Vec<Domain> {
+        let mut halted: Vec<Domain> = self.records.all().iter().filter(|record| record.domid.is_none()).map(|record| self.halted(record)).collect();
+        halted.sort_by(|a, b| a.name.cmp(&b.name));
+        halted
+    }
+
     /// One domain.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use crate::exit::{EXIT_CODES, Failure};
 use crate::guest::GuestCommand;
-use crate::model::Domain;
+use crate::model::{Domain, Halted};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
@@ -109,6 +109,16 @@ pub fn select(all: Vec<Domain>, wanted: &[String]) -> Result<Vec<Domain>, Failur
         .collect()
 }
 
+/// As [`select`], of the domains that run and of the guests that do not.
+pub fn select_all(running: Vec<Domain>, halted: Vec<Halted>, wanted: &[String]) -> Result<(Vec<Domain>, Vec<Halted>), Failure> {
+    if wanted.is_empty() {
+        return Ok((running, halted));
+    }
+    let (not_running, others): (Vec<String>, Vec<String>) = wanted.iter().cloned().partition(|name| halted.iter().any(|guest| guest.name == *name));
+    let running = if others.is_empty() { Vec::new() } else { select(running, &others)? };
+    Ok((running, halted.into_iter().filter(|guest| not_running.contains(&guest.name)).collect()))
+}
+
 /// A command as `help --json` prints it.
 #[derive(Debug, Serialize)]
 pub struct Description {
@@ -151,6 +161,21 @@ mod tests {
         assert!(Cli::parse_from(["xm", "--json", "list"]).json);
         assert!(Cli::parse_from(["xm", "list", "--json"]).json);
         assert!(Cli::parse_from(["xm", "help", "--json"]).json);
+    }
+
+    #[test]
+    fn guests_that_do_not_run_are_listed_after_the_others() {
+        let running = || vec![Domain::named(0, "Domain-0"), Domain::named(3, "web")];
+        let halted = || vec![Halted { name: "db".to_owned(), ..Halted::default() }];
+        let names = |wanted: &[&str]| {
+            let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            let (running, halted) = select_all(running(), halted(), &wanted)?;
+            Ok::<_, Failure>(running.into_iter().filter_map(|domain| domain.name).chain(halted.into_iter().map(|guest| guest.name)).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).unwrap(), ["Domain-0", "web", "db"]);
+        assert_eq!(names(&["db"]).unwrap(), ["db"]);
+        assert_eq!(names(&["db", "3"]).unwrap(), ["web", "db"]);
+        assert_eq!(names(&["db", "nothing"]).unwrap_err().code(), 5);
     }
 
     #[test]

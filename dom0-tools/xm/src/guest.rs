@@ -9,6 +9,7 @@ mod settings;
 pub use cli::GuestCommand;
 
 use crate::exit::Failure;
+use crate::model::Halted;
 use oxen_xend_api::{Client, Operation, Outcome, Progress, Task};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -68,8 +69,15 @@ pub fn run(command: &GuestCommand, json: bool) -> Result<Vec<u8>, Failure> {
         GuestCommand::NetworkAttach { domain, settings } => devices::network_attach(&client, domain, settings, json),
         GuestCommand::NetworkDetach { domain, device, force } => simple(&client, domain, &Operation::NetworkDetach { device: device.clone(), force: *force }),
         GuestCommand::NetworkList { domains } => devices::network_list(&client, domains, json),
+        GuestCommand::Metrics => Ok(client.metrics()?.into_bytes()),
         GuestCommand::Log { lines } => Ok(client.log(*lines)?.into_bytes()),
     }
+}
+
+/// The guests that do not run; none when xend does not say.
+pub fn halted() -> Vec<Halted> {
+    let known = Client::default().halted().unwrap_or_default();
+    known.into_iter().map(|guest| Halted { name: guest.name, id: None, memory_mib: guest.memory_kib / 1024, vcpus: guest.vcpus, uuid: guest.uuid }).collect()
 }
 
 /// Does `operation` on one domain.

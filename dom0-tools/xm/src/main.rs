@@ -42,8 +42,12 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
         Command::List { domains, long: true } => long_list(domains),
         Command::Guest(command) => guest::run(command, cli.json),
         Command::List { domains, long: false } => {
-            let list = cli::select(Host::open()?.domains()?, domains)?;
-            Ok(render(cli.json, &list, |list| text::list(list)))
+            let (running, halted) = cli::select_all(Host::open()?.domains()?, guest::halted(), domains)?;
+            if cli.json {
+                let rows = running.iter().map(serde_json::to_value).chain(halted.iter().map(serde_json::to_value));
+                return Ok(json(&rows.filter_map(Result::ok).collect::<Vec<_>>()));
+            }
+            Ok(text::list(&running, &halted).into_bytes())
         }
         Command::VcpuList { domains } => {
             let host = Host::open()?;

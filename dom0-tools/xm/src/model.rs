@@ -41,6 +41,21 @@ pub struct Domain {
     pub cpupool: u32,
 }
 
+/// A guest that xend knows and that does not run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Halted {
+    /// Its name.
+    pub name: String,
+    /// It has no id.
+    pub id: Option<u16>,
+    /// The memory that it gets, in MiB.
+    pub memory_mib: u64,
+    /// The vCPUs that it gets.
+    pub vcpus: u32,
+    /// Its UUID.
+    pub uuid: String,
+}
+
 /// What a domain is doing; several can hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct State {

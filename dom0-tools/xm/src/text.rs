@@ -1,6 +1,6 @@
 //! Lays the answers out as text, in the columns that Xen's users know.
 
-use crate::model::{Cpus, Domain, Info, State, Topology, Uptime, Value, Vcpu};
+use crate::model::{Cpus, Domain, Halted, Info, State, Topology, Uptime, Value, Vcpu};
 use std::fmt::Write;
 
 /// Shown for a name that nobody knows.
@@ -56,8 +56,8 @@ fn topology_tables(out: &mut String, topology: &Topology) {
     }
 }
 
-/// `xm list`.
-pub fn list(domains: &[Domain]) -> String {
+/// `xm list`: domains, then guests that do not run, which have neither an id nor used any time.
+pub fn list(domains: &[Domain], halted: &[Halted]) -> String {
     let mut out = String::from(
         "Name                                        ID   Mem VCPUs\tState\tTime(s)\n",
     );
@@ -68,6 +68,9 @@ pub fn list(domains: &[Domain]) -> String {
             &mut out,
             format_args!("{name:<40} {id:5} {memory:5} {vcpus:5}     {state}  {time:8.1}"),
         );
+    }
+    for Halted { name, memory_mib, vcpus, .. } in halted {
+        line(&mut out, format_args!("{name:<40} {:5} {memory_mib:5} {vcpus:5}     ------", ""));
     }
     out
 }

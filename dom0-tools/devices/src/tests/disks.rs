@@ -446,3 +446,32 @@ fn a_disk_goes_at_once_with_its_guest() {
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(host.kernel.in_use(), [""; 0]);
 }
+
+#[test]
+fn a_driver_that_lets_go_without_a_word_is_noticed() {
+    const BACKEND: &str = "/local/domain/0/backend/vbd/1/51712";
+    let host = Host::without_drivers(Duration::from_secs(60));
+    host.kernel.device("/dev/a", 1);
+    let guest = host.guest(1);
+    let (store, kernel) = (host.store.reopen().unwrap(), host.kernel.clone());
+    let until = |happened: &dyn Fn() -> bool| {
+        while !happened() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let driver = std::thread::spawn(move || {
+        until(&|| store.exists(BACKEND).unwrap());
+        store.write(&format!("{BACKEND}/state"), "2").unwrap();
+        until(&|| !store.exists("/local/domain/1/device/vbd/51712").unwrap());
+        // Longer than it takes to begin to wait.
+        std::thread::sleep(Duration::from_millis(100));
+        kernel.world().drivers_are_gone = true;
+    });
+    host.devices
+        .attach_disk(&host.store, &guest, &disk("phy:/dev/a,xvda,w"))
+        .unwrap();
+    let start = std::time::Instant::now();
+    host.devices.detach_all(&host.store, 1).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(30));
+    driver.join().unwrap();
+}

@@ -180,6 +180,8 @@ pub enum GuestCommand {
         #[arg(required = true)]
         domains: Vec<String>,
     },
+    /// Print metrics of the host, the domains and their devices, for Prometheus.
+    Metrics,
     /// Print xend's log.
     Log {
         /// How many lines.

@@ -235,8 +235,10 @@ fn list_has_xen_s_columns() {
 Name                                        ID   Mem VCPUs\tState\tTime(s)
 Domain-0                                     0   512     2     r-----      12.3
 (no name)                                   12   257     1     ---scd       0.9
+web                                              512     2     ------
 ";
-    assert_eq!(list(&domains), expected);
+    let halted = [Halted { name: "web".into(), memory_mib: 512, vcpus: 2, ..Halted::default() }];
+    assert_eq!(list(&domains, &halted), expected);
 }
 
 #[test]
