@@ -79,13 +79,7 @@ pub fn dom0_programs(ws: &Workspace) -> Result<Vec<PathBuf>> {
 pub fn static_programs(ws: &Workspace, packages: &[&str], dir: &Path) -> Result<Vec<PathBuf>> {
     setup::compile_tools(ws)?;
     let title = format!("Building {}", packages.join(", "));
-    Tool::new(ws, "cargo", &title)
-        .args(["build", "--release", "--target", DOM0_TARGET, "--bins"])
-        .args(packages.iter().flat_map(|package| ["--package", package]))
-        .without_env(INHERITED)
-        .env("CARGO_TARGET_DIR", ws.target.join("tools"))
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static\x1f-Cstrip=symbols")
-        .run()?;
+    static_cargo(ws, &title, &["build", "--bins"]).args(packages.iter().flat_map(|package| ["--package", package])).run()?;
     let mut files = Vec::new();
     let all = Packages::load(ws)?;
     for name in packages.iter().flat_map(|package| all.binaries(package)) {
@@ -94,6 +88,17 @@ pub fn static_programs(ws: &Workspace, packages: &[&str], dir: &Path) -> Result<
         files.push(file);
     }
     Ok(files)
+}
+
+/// Cargo for the static Linux programs. Everything that is built for them goes through here, so that their dependencies
+/// are compiled once.
+pub fn static_cargo<'a>(ws: &Workspace, title: &'a str, verb: &[&str]) -> Tool<'a> {
+    Tool::new(ws, "cargo", title)
+        .args(verb)
+        .args(["--release", "--target", DOM0_TARGET])
+        .without_env(INHERITED)
+        .env("CARGO_TARGET_DIR", ws.target.join("tools"))
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static\x1f-Crelocation-model=static\x1f-Cstrip=symbols")
 }
 
 fn bare_build(ws: &Workspace, toolchain: &BareToolchain, title: &str, flags: &[String], package: &str, target: &str) -> Result<()> {

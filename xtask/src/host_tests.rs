@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::compile::static_cargo;
 use crate::metadata::Packages;
 use crate::process::Tool;
 use crate::report::{Outcome, Report};
@@ -22,26 +23,42 @@ pub fn run(ws: &Workspace, report: &Report, only: Option<&str>) -> Result<()> {
     if let Err(error) = setup::host_test_tools(ws) {
         ui::note(&format!("the tests that use Debian's xenstore tools are skipped: {error}"));
     }
-    let packages: Vec<String> = Packages::load(ws)?
+    let tools = ws.root.join("dom0-tools");
+    let packages = Packages::load(ws)?;
+    let (dom0, rest): (Vec<_>, Vec<_>) = packages
         .iter()
-        .map(|package| package.name.clone())
-        .filter(|name| !BARE_ONLY.contains(&name.as_str()) && only.is_none_or(|only| name.contains(only)))
-        .collect();
-    if packages.is_empty() {
+        .filter(|package| !BARE_ONLY.contains(&package.name.as_str()) && only.is_none_or(|only| package.name.contains(only)))
+        .partition(|package| package.dir.starts_with(&tools));
+    for (title, build, packages) in [("Host tests", Build::Development, rest), ("Host tests of the dom0 programs", Build::Dom0, dom0)] {
+        let names: Vec<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+        if !names.is_empty() {
+            run_group(ws, report, title, build, &names)?;
+        }
+    }
+    Ok(())
+}
+
+/// How a group of tests is compiled.
+#[derive(Debug, Clone, Copy)]
+enum Build {
+    /// Plain `cargo test`.
+    Development,
+    /// As the programs of the dom0 image are: their large dependencies are then compiled once for both.
+    Dom0,
+}
+
+fn run_group(ws: &Workspace, report: &Report, title: &str, build: Build, packages: &[&str]) -> Result<()> {
+    let output = ui::step(&format!("Building and running: {title}"), || cargo_test(ws, title, build, packages))?;
+    if !output.results.is_empty() || output.passed {
+        record(report, &output);
         return Ok(());
     }
-    let all: Vec<&str> = packages.iter().map(String::as_str).collect();
-    let output = ui::step("Building and running the host tests", || cargo_test(ws, "Host tests", &all))?;
-    if output.results.is_empty() && !output.passed {
-        // One crate that does not compile must not hide the results of the others.
-        for package in all {
-            let output = cargo_test(ws, &format!("Host tests of {package}"), &[package])?;
-            if output.results.is_empty() && !output.passed {
-                report.record(&format!("host/{package}"), Outcome::Failed(format!("does not compile: {}", output.first_error)), Duration::ZERO);
-            }
-            record(report, &output);
+    // One crate that does not compile must not hide the results of the others.
+    for package in packages {
+        let output = cargo_test(ws, &format!("Host tests of {package}"), build, &[package])?;
+        if output.results.is_empty() && !output.passed {
+            report.record(&format!("host/{package}"), Outcome::Failed(format!("does not compile: {}", output.first_error)), Duration::ZERO);
         }
-    } else {
         record(report, &output);
     }
     Ok(())
@@ -68,12 +85,14 @@ fn record(report: &Report, output: &Output) {
     }
 }
 
-fn cargo_test(ws: &Workspace, title: &str, packages: &[&str]) -> Result<Output> {
-    let mut args = vec!["test", "--no-fail-fast"];
-    for package in packages {
-        args.extend(["--package", package]);
-    }
-    let (status, text) = Tool::new(ws, "cargo", title).args(args).without_env(INHERITED).time_limit(Duration::from_secs(2400)).finish()?;
+fn cargo_test(ws: &Workspace, title: &str, build: Build, packages: &[&str]) -> Result<Output> {
+    let verb = ["test", "--no-fail-fast"];
+    let cargo = match build {
+        Build::Development => Tool::new(ws, "cargo", title).args(verb).without_env(INHERITED),
+        Build::Dom0 => static_cargo(ws, title, &verb),
+    };
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    let (status, text) = cargo.args(packages).time_limit(Duration::from_secs(2400)).finish()?;
     if text.is_empty() {
         bail!("cargo test printed nothing ({status})");
     }

@@ -2,6 +2,8 @@
 
 use crate::text::serde_as_text;
 use crate::{Error, Result};
+use rand::TryRng;
+use rand::rngs::SysRng;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,7 +22,7 @@ impl Mac {
     /// When the kernel gives no random numbers.
     pub fn random() -> Result<Self> {
         let mut tail = [0; 3];
-        getrandom::fill(&mut tail).map_err(|error| {
+        SysRng.try_fill_bytes(&mut tail).map_err(|error| {
             Error::new("mac", format!("the kernel gives no random number: {error}"))
         })?;
         // The upper half of the prefix's range is left to addresses that are given out otherwise.
