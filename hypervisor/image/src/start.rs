@@ -22,6 +22,13 @@ pub fn hypervisor() -> &'static Hypervisor<X86> {
     }
 }
 
+/// [`hypervisor`] for entries from guests.
+#[inline(always)]
+pub fn entered() -> &'static Hypervisor<X86> {
+    // SAFETY: guests run only after `start` has set it, on this processor or before it started the others.
+    unsafe { HYPERVISOR.get_unchecked() }
+}
+
 /// Frames for the heap, once there is a frame allocator.
 pub fn spare_frames(order: u32) -> Option<FrameBlock> {
     HYPERVISOR.get()?.memory.alloc(order, 0).ok()

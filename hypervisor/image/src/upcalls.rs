@@ -1,6 +1,6 @@
 //! The functions through which the machine enters.
 
-use crate::start::{hypervisor, start};
+use crate::start::{entered, hypervisor, start};
 use crate::{heap, local, options};
 use core::fmt::Write;
 use oxen_abi::Hypercall;
@@ -37,7 +37,7 @@ pub fn run_guests() -> ! {
 
 #[unsafe(no_mangle)]
 fn oxen_from_guest(frame: &mut GuestFrame) {
-    local::with_local(|local| hypervisor().from_guest(local, frame));
+    local::with_entered(|local| entered().from_guest(local, frame));
 }
 
 #[unsafe(no_mangle)]
@@ -55,7 +55,7 @@ macro_rules! quick {
     ($name:ident, $number:expr) => {
         #[unsafe(no_mangle)]
         extern "C" fn $name(a: u64, b: u64, c: u64, d: u64, frame: &mut GuestFrame) -> i64 {
-            local::with_entered(|local| hypervisor().quick_call(local, $number, [a, b, c, d], frame)).unwrap_or(QUICK_NOT_DONE)
+            local::with_entered(|local| entered().quick_call(local, $number, [a, b, c, d], frame)).unwrap_or(QUICK_NOT_DONE)
         }
     };
 }
@@ -69,5 +69,5 @@ quick!(oxen_quick_xen_version, Hypercall::XEN_VERSION);
 
 #[unsafe(no_mangle)]
 extern "C" fn oxen_quick_write_fault(frame: &mut GuestFrame) -> bool {
-    local::with_entered(|local| hypervisor().quick_write_fault(local, frame))
+    local::with_entered(|local| entered().quick_write_fault(local, frame))
 }

@@ -36,6 +36,10 @@ impl<'a> QuickTables<'a> {
     }
 }
 
+/// The commands of `mmu_update` that write entries, one bit each.
+const ENTRY_UPDATES: u32 =
+    1 << MmuUpdateType::NORMAL_PT_UPDATE.0 | 1 << MmuUpdateType::PT_UPDATE_PRESERVE_AD.0 | 1 << MmuUpdateType::PT_UPDATE_NO_TRANSLATE.0;
+
 /// The address in a request of `mmu_update` without the place in the table: the table and the command.
 const fn table_and_command(ptr: u64) -> u64 {
     ptr & !0xff8
@@ -56,11 +60,11 @@ impl<M: Hardware> Mm<M> {
         while let Some(&[ptr, _]) = requests.get(done) {
             // The table and how entries are stored, for all requests that follow with the same ones.
             let run = table_and_command(ptr);
-            let store = match MmuUpdateType((ptr & 7) as u32) {
-                MmuUpdateType::NORMAL_PT_UPDATE | MmuUpdateType::PT_UPDATE_NO_TRANSLATE => Store::Plain,
-                MmuUpdateType::PT_UPDATE_PRESERVE_AD => Store::KeepAccessedDirty,
-                _ => break,
-            };
+            let command = MmuUpdateType((ptr & 7) as u32);
+            if ENTRY_UPDATES >> command.0 & 1 == 0 {
+                break;
+            }
+            let store = if command == MmuUpdateType::PT_UPDATE_PRESERVE_AD { Store::KeepAccessedDirty } else { Store::Plain };
             let Some(table) = self.leaf_table(quick, Maddr(ptr).mfn()) else { break };
             let before = done;
             for &[ptr, new] in requests.iter().skip(before) {
@@ -155,18 +159,8 @@ impl<M: Hardware> Mm<M> {
         if changed == RW {
             return self.quick_access(quick, slot, (old, new), store, meta);
         }
-        if old & PRESENT == 0 {
-            return self.take_leaf(quick.identity, entry::frame(new), meta, new) && self.put_taken(slot, (old, new), store, meta);
-        }
-        let Some(old_meta) = self.machine.meta(entry::frame(old)) else { return false };
-        if is_descriptor_mapping(old, old_meta)
-            || !self.take_leaf(quick.identity, entry::frame(new), meta, new)
-            || !self.put_taken(slot, (old, new), store, meta)
-        {
-            return false;
-        }
-        self.drop_leaf(old, old_meta);
-        true
+        // Kernels clear an entry before they let it refer to another frame.
+        old & PRESENT == 0 && self.take_leaf(quick.identity, entry::frame(new), meta, new) && self.put_taken(slot, (old, new), store, meta)
     }
 
     /// Makes an entry absent.

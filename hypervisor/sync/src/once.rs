@@ -46,6 +46,17 @@ impl<T> OnceCell<T> {
         // SAFETY: `FULL` is published after the value was written, and the value is never written again.
         Some(unsafe { (*self.value.get()).assume_init_ref() })
     }
+
+    /// The value, without looking whether it is there.
+    ///
+    /// # Safety
+    /// The value has been set, and that happened before the call.
+    #[inline(always)]
+    pub unsafe fn get_unchecked(&self) -> &T {
+        debug_assert_eq!(self.state.load(Ordering::Relaxed), FULL);
+        // SAFETY: the caller's promise; the value is never written again.
+        unsafe { (*self.value.get()).assume_init_ref() }
+    }
 }
 
 impl<T> Default for OnceCell<T> {
@@ -74,5 +85,7 @@ mod tests {
         assert_eq!(cell.set(3), Ok(()));
         assert_eq!(cell.set(4), Err(4));
         assert_eq!(cell.get(), Some(&3));
+        // SAFETY: set above.
+        assert_eq!(unsafe { cell.get_unchecked() }, &3);
     }
 }

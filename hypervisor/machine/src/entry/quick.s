@@ -4,8 +4,8 @@
 
    As in fast.s, nothing but the upcall's flag is looked at on the way back: these functions give no work to their own CPU. */
 
-/* One more than the highest number. */
-.set QUICK_CALLS, {MMUEXT_OP} + 1
+/* Places in the table, a power of two: the number is masked as well as compared, so that no processor speculates beyond. */
+.set QUICK_CALLS, 32
 
 .pushsection .rodata, "a", @progbits
 .balign 8
@@ -25,6 +25,7 @@
     .quad {quick_set_segment_base}
     .org .Lquick_calls + 8 * {MMUEXT_OP}
     .quad {quick_mmuext_op}
+    .org .Lquick_calls + 8 * QUICK_CALLS
 .popsection
 
 .macro restore_arguments
@@ -51,12 +52,14 @@
     test rcx, rcx
     jns .Lslow_syscall
     mov [rsp + F_R11], r11
+    mov [rsp + F_RCX], rcx
+    mov ecx, eax
+    and ecx, QUICK_CALLS - 1
     lea r11, [rip + .Lquick_calls]
-    mov r11, [r11 + rax * 8]
+    mov r11, [r11 + rcx * 8]
     test r11, r11
     jz .Lquick_none
     mov [rsp + F_RAX], rax
-    mov [rsp + F_RCX], rcx
     mov [rsp + F_RDI], rdi
     mov [rsp + F_RSI], rsi
     mov [rsp + F_RDX], rdx
@@ -90,6 +93,7 @@
     jmp .Lslow_syscall
 
 .Lquick_none:
+    mov rcx, [rsp + F_RCX]
     mov r11, [rsp + F_R11]
     jmp .Lslow_syscall
 

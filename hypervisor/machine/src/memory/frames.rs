@@ -207,8 +207,12 @@ impl Frames for X86 {
         if !is_ram(mfn) {
             return None;
         }
-        // SAFETY: the frame table has a record for each frame that is RAM, for ever.
-        Some(unsafe { &*((FRAME_TABLE + mfn.0 * size_of::<FrameMeta>() as u64) as *const FrameMeta) })
+        let record = (FRAME_TABLE + mfn.0 * size_of::<FrameMeta>() as u64) as *const FrameMeta;
+        // SAFETY: the frame table, which is not at address 0, has a record for each frame that is RAM, for ever.
+        Some(unsafe {
+            core::hint::assert_unchecked(!record.is_null());
+            &*record
+        })
     }
 
     fn max_mfn(&self) -> u64 {
