@@ -32,14 +32,14 @@ mkdir -p /mnt/loop
 mount -t tmpfs -o size=20m tmpfs /mnt/loop && cp /run/extra.img /mnt/loop/extra.img && mount -o remount,ro /mnt/loop
 refused 1 'cannot be written.*mode .r. would do' block-attach first file:/mnt/loop/extra.img xvdb w
 must block-attach first file:/mnt/loop/extra.img xvdb r
-must_answer 11 'i=0; until [ -b /dev/xvdb ]; do i=$((i + 1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done; [ "$(cat /sys/block/xvdb/ro)" = 1 ]'
+must_answer 11 'i=0; until [ -b /dev/xvdb ]; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; [ "$(cat /sys/block/xvdb/ro)" = 1 ]'
 must block-detach first xvdb
 umount /mnt/loop
 must block-attach first file:/run/extra.img,xvdb,w
 refused 10 'is in use by domain .* (first) as xvdb' block-attach first file:/run/extra.img,xvdc,w
 truncate -s 1M /run/other.img
 refused 1 'one with this name already' block-attach first file:/run/other.img,xvdb,w
-must_answer 11 'i=0; until [ -b /dev/xvdb ]; do i=$((i + 1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done; mke2fs -q /dev/xvdb >/dev/null && mkdir -p /mnt/b && mount -t ext4 /dev/xvdb /mnt/b && echo hot >/mnt/b/f'
+must_answer 11 'i=0; until [ -b /dev/xvdb ]; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; mke2fs -q /dev/xvdb >/dev/null && mkdir -p /mnt/b && mount -t ext4 /dev/xvdb /mnt/b && echo hot >/mnt/b/f'
 must block-list first
 grep -q '^51728 .* 4 .*/backend/vbd/.*/51728$' /run/out || fail "block-list: $(cat /run/out)"
 # Linux would give the disk up at once even while it is mounted.
@@ -48,13 +48,13 @@ must block-detach first xvdb
 wait_for 20 eval '! xm block-list first | grep -q ^51728' || fail "the disk stays: $(xm block-list first)"
 must_answer 11 '[ ! -b /dev/xvdb ]'
 must block-attach first file:/run/extra.img xvdb w
-must_answer 11 'i=0; until mount -t ext4 /dev/xvdb /mnt/b; do i=$((i + 1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done; grep hot /mnt/b/f'
+must_answer 11 'i=0; until mount -t ext4 /dev/xvdb /mnt/b; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; grep hot /mnt/b/f'
 must block-detach -f first xvdb
 [ -z "$(losetup -a)" ] || fail "loop devices are left: $(losetup -a)"
 
 # Cards: on the bridge, routed, by a user's script.
 must network-attach first bridge=xenbr0 mac=00:16:3e:00:00:21
-must_answer 11 'i=0; until [ -d /sys/class/net/eth1 ]; do i=$((i + 1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done; ip addr add 192.168.78.11/24 dev eth1 && ip link set eth1 up && cat /sys/class/net/eth1/address'
+must_answer 11 'i=0; until [ -d /sys/class/net/eth1 ]; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; ip addr add 192.168.78.11/24 dev eth1 && ip link set eth1 up && cat /sys/class/net/eth1/address'
 grep -q 00:16:3e:00:00:21 /run/answer || fail "the card has another address: $(cat /run/answer)"
 ip addr add 192.168.78.1/24 dev xenbr0
 wait_for 20 ping -c 1 -W 2 192.168.78.11 >/dev/null || fail "no answer through the second card"
@@ -63,7 +63,7 @@ grep -q '00:16:3e:00:00:21 .* 4 ' /run/out || fail "network-list: $(cat /run/out
 must network-detach first 00:16:3E:00:00:21
 [ "$(xm network-list first | wc -l)" = 2 ] || fail "the card stays: $(xm network-list first)"
 must network-attach first script=vif-route ip=192.168.79.11
-must_answer 11 'i=0; until [ -d /sys/class/net/eth1 ]; do i=$((i + 1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done; ip addr add 192.168.79.11/24 dev eth1 && ip link set eth1 up && ip route add 192.168.77.99/32 dev eth1'
+must_answer 11 'i=0; until [ -d /sys/class/net/eth1 ]; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; ip addr add 192.168.79.11/24 dev eth1 && ip link set eth1 up && ip route add 192.168.77.99/32 dev eth1'
 vif=vif$(xm domid first).1
 ip route | grep -q "192.168.79.11 dev $vif" || fail "no route to the guest: $(ip route)"
 [ "$(cat /proc/sys/net/ipv4/conf/$vif/proxy_arp)" = 1 ] || fail "no proxy ARP on $vif"
@@ -79,7 +79,7 @@ grep -q "^online $vif backend/vif/.* 00:16:3e:00:00:22" /run/script.log || fail 
 must network-detach first 1
 grep -q "^offline $vif" /run/script.log || fail "the script did not hear of the end: $(cat /run/script.log)"
 must block-attach first script=my-block,vdev=xvdc,target=/run/extra.img
-must_answer 11 'i=0; until mount -t ext4 /dev/xvdc /mnt/b; do i=$((i + 1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done; grep hot /mnt/b/f; umount /mnt/b'
+must_answer 11 'i=0; until mount -t ext4 /dev/xvdc /mnt/b; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; grep hot /mnt/b/f; umount /mnt/b'
 must block-detach first xvdc
 grep -q '^remove backend/vbd' /run/script.log || fail "the block script did not hear of the end: $(cat /run/script.log)"
 [ -z "$(losetup -a)" ] || fail "the script's loop device is left: $(losetup -a)"

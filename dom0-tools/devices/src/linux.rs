@@ -24,15 +24,7 @@ pub(crate) struct Linux;
 
 impl Kernel for Linux {
     fn link(&self, name: &str) -> io::Result<Option<Link>> {
-        let dir = Path::new(NET).join(name);
-        if !dir.exists() {
-            return Ok(None);
-        }
-        Ok(Some(Link {
-            index: read_number(&dir.join("ifindex"))?,
-            mtu: read_number(&dir.join("mtu"))?,
-            is_bridge: dir.join("bridge").is_dir(),
-        }))
+        link_in(&Path::new(NET).join(name))
     }
 
     fn bridges(&self) -> io::Result<Vec<String>> {
@@ -218,6 +210,21 @@ fn entries(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// The network interface with this directory; `None` where it is not there, or not yet whole: the kernel makes the directory before the files in it.
+fn link_in(dir: &Path) -> io::Result<Option<Link>> {
+    let read = || -> io::Result<Link> {
+        Ok(Link {
+            index: read_number(&dir.join("ifindex"))?,
+            mtu: read_number(&dir.join("mtu"))?,
+            is_bridge: dir.join("bridge").is_dir(),
+        })
+    };
+    match read() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 fn read_number<T: FromStr>(path: &Path) -> io::Result<T> {
     let text = fs::read_to_string(path)?;
     text.trim().parse().map_err(|_| {
@@ -232,6 +239,18 @@ fn read_number<T: FromStr>(path: &Path) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_under_construction_is_not_there_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(link_in(&dir.path().join("vif1.0")).unwrap().is_none());
+        assert!(link_in(dir.path()).unwrap().is_none());
+        std::fs::write(dir.path().join("ifindex"), "7\n").unwrap();
+        assert!(link_in(dir.path()).unwrap().is_none());
+        std::fs::write(dir.path().join("mtu"), "1500\n").unwrap();
+        let link = link_in(dir.path()).unwrap().unwrap();
+        assert_eq!((link.index, link.mtu, link.is_bridge), (7, 1500, false));
+    }
 
     #[test]
     fn mounts_are_read() {
