@@ -45,6 +45,18 @@ impl Ring {
         count
     }
 
+    /// Puts all of `bytes` in, telling the other end by `port`, and gives way while there is no room.
+    fn put_all(&self, mut bytes: &[u8], port: u32) {
+        while !bytes.is_empty() {
+            let count = self.put(bytes);
+            bytes = &bytes[count..];
+            event::send(port);
+            if count == 0 {
+                hypercall::sched_op(SchedOp::YIELD.0.into(), &mut 0_u32);
+            }
+        }
+    }
+
     /// Takes as much as there is; says how much.
     fn take(&self, bytes: &mut [u8]) -> usize {
         let (cons, prod) = (self.index(self.cons).load(Ordering::Relaxed), self.index(self.prod).load(Ordering::Acquire));
@@ -89,15 +101,8 @@ impl Console {
     }
 
     /// Writes all of `bytes`, giving way while there is no room.
-    pub fn write(&self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let count = self.output.put(bytes);
-            bytes = &bytes[count..];
-            event::send(self.port);
-            if count == 0 {
-                hypercall::sched_op(SchedOp::YIELD.0.into(), &mut 0_u32);
-            }
-        }
+    pub fn write(&self, bytes: &[u8]) {
+        self.output.put_all(bytes, self.port);
     }
 }
 
@@ -166,15 +171,8 @@ impl Store {
         self.events = 0;
     }
 
-    fn send(&self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let count = self.requests.put(bytes);
-            bytes = &bytes[count..];
-            event::send(self.port);
-            if count == 0 {
-                hypercall::sched_op(SchedOp::YIELD.0.into(), &mut 0_u32);
-            }
-        }
+    fn send(&self, bytes: &[u8]) {
+        self.requests.put_all(bytes, self.port);
     }
 
     /// Takes one message; what does not fit `body` is dropped.
