@@ -10,7 +10,6 @@ use crate::hypercall::VERSION;
 use crate::vcpu::{BATCH, VcpuState};
 use crate::{Hypervisor, pv};
 use oxen_abi::Hypercall;
-use oxen_abi::arch_x86_64::{SEGBASE_FS, SEGBASE_GS_KERNEL, SEGBASE_GS_USER, SEGBASE_GS_USER_SEL};
 use oxen_abi::version::VersionOp;
 use oxen_abi::xen::{DOMID_SELF, MmuextCmd, UVMF_FLUSHTYPE_MASK, UVMF_INVLPG, UVMF_TLB_FLUSH};
 use oxen_abi::zerocopy::IntoBytes;
@@ -46,7 +45,8 @@ impl<M: Machine> Hypervisor<M> {
             Hypercall::UPDATE_VA_MAPPING => self.quick_update_va_mapping(local, words),
             Hypercall::MMUEXT_OP => self.quick_mmuext_op(local, words, frame),
             Hypercall::STACK_SWITCH => self.quick_stack_switch(local, words),
-            Hypercall::SET_SEGMENT_BASE => self.quick_set_segment_base(words),
+            // What is wrong is refused by the ordinary way.
+            Hypercall::SET_SEGMENT_BASE => self.set_segment_base(words[0] as u32, words[1]).ok(),
             Hypercall::FPU_TASKSWITCH => self.quick_fpu_taskswitch(local, words),
             Hypercall::XEN_VERSION => quick_xen_version(words),
             _ => None,
@@ -197,30 +197,6 @@ impl<M: Machine> Hypervisor<M> {
         Some(0)
     }
 
-    /// `set_segment_base`.
-    #[inline(always)]
-    fn quick_set_segment_base(&self, [which, base, ..]: Words) -> Option<i64> {
-        let canonical = || Gva(base).is_canonical().then_some(());
-        match which as u32 {
-            SEGBASE_FS => {
-                canonical()?;
-                self.machine.set_fs_base(base);
-            }
-            // In kernel mode, from which hypercalls come, the kernel's base is the active one.
-            SEGBASE_GS_KERNEL => {
-                canonical()?;
-                self.machine.set_gs_base(base);
-            }
-            SEGBASE_GS_USER => {
-                canonical()?;
-                self.machine.set_inactive_gs_base(base);
-            }
-            SEGBASE_GS_USER_SEL => self.machine.load_user_gs_selector(base as u16),
-            _ => return None,
-        }
-        Some(0)
-    }
-
     /// `fpu_taskswitch`.
     #[inline(always)]
     fn quick_fpu_taskswitch(&self, local: &mut Local, [set, ..]: Words) -> Option<i64> {
@@ -248,6 +224,7 @@ fn quick_xen_version([command, ..]: Words) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::hypercall::testing::{BUFFER, D5, NOWHERE, World};
+    use oxen_abi::arch_x86_64::SEGBASE_FS;
     use oxen_abi::xen::MmuextOp;
     use oxen_abi::zerocopy::FromZeros;
     use oxen_types::{CpuId, VcpuId};

@@ -1,6 +1,7 @@
 //! Descriptor tables, segment bases, the kernel stack, FPU switching.
 
 use super::{Answer, Args};
+use crate::Hypervisor;
 use crate::ctx::Ctx;
 use alloc::vec::Vec;
 use oxen_abi::Errno;
@@ -14,6 +15,31 @@ const DESCRIPTORS_PER_PAGE: u32 = 512;
 /// Most descriptors of an LDT.
 const MAX_LDT_ENTRIES: u64 = 8192;
 
+impl<M: Machine> Hypervisor<M> {
+    /// Sets a segment base of the vCPU that runs here, in kernel mode; 0.
+    ///
+    /// # Errors
+    /// `EINVAL` for a base that is not canonical or a register that does not exist.
+    #[inline(always)]
+    pub(crate) fn set_segment_base(&self, which: u32, base: u64) -> Result<i64, Errno> {
+        if which == SEGBASE_GS_USER_SEL {
+            self.machine.load_user_gs_selector(base as u16);
+            return Ok(0);
+        }
+        if !Gva(base).is_canonical() {
+            return Err(Errno::EINVAL);
+        }
+        match which {
+            SEGBASE_FS => self.machine.set_fs_base(base),
+            // In kernel mode, from which hypercalls come, the kernel's base is the active one.
+            SEGBASE_GS_KERNEL => self.machine.set_gs_base(base),
+            SEGBASE_GS_USER => self.machine.set_inactive_gs_base(base),
+            _ => return Err(Errno::EINVAL),
+        }
+        Ok(0)
+    }
+}
+
 impl<M: Machine> Ctx<'_, M> {
     /// `(ss, sp)`.
     #[inline]
@@ -26,23 +52,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// `(which, base)`.
     #[inline]
     pub(super) fn set_segment_base(&mut self, args: &Args) -> Answer {
-        let base = args[1];
-        let which = super::low32(args[0]);
-        if which == SEGBASE_GS_USER_SEL {
-            self.machine().load_user_gs_selector(base as u16);
-            return Ok(0);
-        }
-        if !Gva(base).is_canonical() {
-            return Err(Errno::EINVAL);
-        }
-        match which {
-            SEGBASE_FS => self.machine().set_fs_base(base),
-            // In kernel mode, from which hypercalls come, the kernel's base is the active one.
-            SEGBASE_GS_KERNEL => self.machine().set_gs_base(base),
-            SEGBASE_GS_USER => self.machine().set_inactive_gs_base(base),
-            _ => return Err(Errno::EINVAL),
-        }
-        Ok(0)
+        Ok(self.hv.set_segment_base(super::low32(args[0]), args[1])?)
     }
 
     /// `(set)`.
