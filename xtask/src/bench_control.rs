@@ -33,9 +33,36 @@ pub struct Options {
     /// What to measure; what is left out is taken from the last run
     #[arg(long, value_enum, value_delimiter = ',', default_value = "xen,oxen")]
     on: Vec<Kind>,
+    /// The parts to measure, instead of all; the rows of the others are taken from the last run
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    part: Vec<Part>,
     /// Also write the table to tests/bench-guest/RESULTS-control.md
     #[arg(long)]
     write: bool,
+}
+
+/// What can be measured by itself; the names are those of `oxen-control-bench`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// One guest that only sleeps
+    Minimal,
+    /// A hundred of them
+    Many,
+    /// A Linux guest
+    Linux,
+    /// Two Linux guests with disks and network cards
+    Devices,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Many => "many",
+            Self::Linux => "linux",
+            Self::Devices => "devices",
+        }
+    }
 }
 
 /// One row.
@@ -53,7 +80,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<bool> {
     let image = dom0::image_with_control_bench(ws)?.context("Debian's archive has no kernel")?;
     for kind in &options.on {
         let hypervisor = Hypervisor::prepare(ws, *kind)?;
-        ui::step(&format!("Measuring {} on {kind} (some minutes)", tools(*kind)), || measure(ws, &hypervisor, &image))?;
+        ui::step(&format!("Measuring {} on {kind} (some minutes)", tools(*kind)), || measure(ws, &hypervisor, &image, &options.part))?;
     }
     let [xen, oxen] = [Kind::Xen, Kind::Oxen].map(|kind| last_rows(ws, kind));
     let (xen, oxen) = (xen?, oxen?);
@@ -78,9 +105,10 @@ fn log_name(kind: Kind) -> String {
 }
 
 /// Boots the image and lets it measure; what it printed stays in the log.
-fn measure(ws: &Workspace, hypervisor: &Hypervisor, image: &Image) -> Result<()> {
+fn measure(ws: &Workspace, hypervisor: &Hypervisor, image: &Image, parts: &[Part]) -> Result<()> {
+    let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
     // A hypervisor's default verbosity, as an administrator would have it.
-    let cmdline = format!("console=hvc0 loglevel=4 panic=5 oxen.test=bench-control oxen.tools={}", tools(hypervisor.kind));
+    let cmdline = format!("console=hvc0 loglevel=4 panic=5 oxen.test=bench-control oxen.tools={} oxen.parts={}", tools(hypervisor.kind), names.join(","));
     let options = format!("com1=115200,8n1 console=com1 {DOM0_MEMORY}");
     let files = BootFiles::new(&hypervisor.file, &options, &image.kernel, &cmdline, image.initrd.as_deref());
     let scratch = tempfile::tempdir()?;
@@ -93,7 +121,10 @@ fn measure(ws: &Workspace, hypervisor: &Hypervisor, image: &Image) -> Result<()>
     let stop = Regex::new(&ALWAYS_FORBIDDEN.join("|"))?;
     let log = ws.logs.join(log_name(hypervisor.kind));
     let transcript = qemu::run(&args, &log, Some(&stop), LIMIT)?;
-    fs::write(tsv(ws, hypervisor.kind), transcript.text.lines().filter_map(row).map(|row| format!("{}\t{}\t{}\n", row.name, row.value, row.unit)).collect::<String>())?;
+    let measured: Vec<Row> = transcript.text.lines().filter_map(row).collect();
+    let old = if parts.is_empty() { Vec::new() } else { last_rows(ws, hypervisor.kind).unwrap_or_default() };
+    let rows = merged(old, measured);
+    fs::write(tsv(ws, hypervisor.kind), rows.iter().map(|row| format!("{}\t{}\t{}\n", row.name, row.value, row.unit)).collect::<String>())?;
     if !transcript.text.contains("VERDICT: ok bench-control") {
         let reason = transcript.text.lines().rev().find(|line| line.contains("FAIL") || line.contains("anic")).unwrap_or("no verdict");
         bail!("{reason} ({})", log.display());
@@ -110,6 +141,17 @@ fn last_rows(ws: &Workspace, kind: Kind) -> Result<Vec<Row>> {
     let path = tsv(ws, kind);
     let text = fs::read_to_string(&path).with_context(|| format!("{kind} was never measured ({} is missing)", path.display()))?;
     Ok(text.lines().filter_map(|line| row(&format!("CONTROL {line}"))).collect())
+}
+
+/// The old rows with the new values in their places, then the rows that are new.
+fn merged(mut rows: Vec<Row>, new: Vec<Row>) -> Vec<Row> {
+    for row in new {
+        match rows.iter_mut().find(|old| old.name == row.name) {
+            Some(old) => *old = row,
+            None => rows.push(row),
+        }
+    }
+    rows
 }
 
 /// Reads one line of the program in dom0.
@@ -191,6 +233,14 @@ instructions cost on a real processor, nor about disks and networks: image files
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_parts_replace_those_of_the_last_run() {
+        let rows = |text: &str| text.lines().filter_map(row).collect::<Vec<_>>();
+        let old = rows("CONTROL list-1 10 ms\nCONTROL create-linux 100 ms");
+        let new = rows("CONTROL create-linux 90 ms\nCONTROL vbd-read 1 us");
+        assert_eq!(merged(old, new), rows("CONTROL list-1 10 ms\nCONTROL create-linux 90 ms\nCONTROL vbd-read 1 us"));
+    }
 
     #[test]
     fn rows_are_joined_by_name() {
