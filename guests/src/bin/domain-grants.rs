@@ -160,6 +160,13 @@ fn copies(remote: &Remote, window: Page, flags: &dyn Fn(u32) -> u64) {
     });
     run("copy.from_child", by_ref(COPY_REF), mine, GNTCOPY_SOURCE_GREF, 16);
     expect!("copy.came", own.read(1), 0x2222);
+    own.write(32, 0x0807_0605_0403_0201);
+    own.write(33, 0x100f_0e0d_0c0b_0a09);
+    run("copy.part", CopyPtr { offset: 257, ..mine }, CopyPtr { offset: 515, ..by_ref(COPY_REF) }, GNTCOPY_DEST_GREF, 12);
+    remote.child.with_page(window, SPARE + 1, |page| {
+        expect!("copy.part_begins", page.read(64), 0x0605_0403_0200_0000);
+        expect!("copy.part_ends", page.read(65), 0x000d_0c0b_0a09_0807);
+    });
     run("copy.to_read_only", mine, by_ref(RO_REF), GNTCOPY_DEST_GREF, 8);
     run("copy.to_page_table", mine, by_ref(TABLE_REF), GNTCOPY_DEST_GREF, 8);
     run("copy.from_somebody_else_s", by_ref(OTHER_REF), mine, GNTCOPY_SOURCE_GREF, 8);

@@ -108,6 +108,10 @@ pub trait Frames {
     /// Copies one whole frame to another.
     fn copy_frame(&self, to: Mfn, from: Mfn);
 
+    /// Copies `len` bytes from an offset in one frame to an offset in another; either offset and `len` are together at most 4096. What comes of ranges that
+    /// overlap is unspecified.
+    fn copy_part(&self, to: (Mfn, usize), from: (Mfn, usize), len: usize);
+
     /// The machine-to-phys table's entry; `u64::MAX` where the frame has none.
     fn m2p(&self, mfn: Mfn) -> u64;
 

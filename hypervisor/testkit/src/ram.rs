@@ -187,6 +187,12 @@ impl Frames for FakeMachine {
         }
     }
 
+    fn copy_part(&self, to: (Mfn, usize), from: (Mfn, usize), len: usize) {
+        let mut bytes = vec![0; len];
+        self.read_bytes(from.0, from.1, &mut bytes);
+        self.write_bytes(to.0, to.1, &bytes);
+    }
+
     fn m2p(&self, mfn: Mfn) -> u64 {
         self.ram.m2p.get(mfn.0 as usize).map_or(u64::MAX, |e| e.load(Ordering::Relaxed))
     }

@@ -306,6 +306,16 @@ impl Frames for X86 {
     }
 
     #[inline]
+    fn copy_part(&self, to: (Mfn, usize), from: (Mfn, usize), len: usize) {
+        let (to, from) = (frame_address(to.0, to.1, len), frame_address(from.0, from.1, len));
+        // SAFETY: both ranges are within frames of the direct map; the string instructions, opaque to the compiler, tolerate concurrent writes and overlap.
+        unsafe {
+            core::arch::asm!("rep movsq", "mov rcx, {tail}", "rep movsb", tail = in(reg) len % 8,
+                             inout("rcx") len / 8 => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+        }
+    }
+
+    #[inline]
     fn m2p(&self, mfn: Mfn) -> u64 {
         m2p_entry(mfn).map_or(u64::MAX, |entry| entry.load(Ordering::Relaxed))
     }

@@ -12,9 +12,6 @@ use oxen_hal::Machine;
 use oxen_mm::{PageRef, TypedRef};
 use oxen_types::{DomId, GrantRef, Mfn, PAGE_SIZE};
 
-/// Bytes that a part of a page is copied by.
-const PIECE: usize = 512;
-
 /// The use of a grant for the time of a copy.
 struct Pin<'a, M: Machine> {
     machine: &'a M,
@@ -88,18 +85,7 @@ impl<M: Machine> Ctx<'_, M> {
         if !source.covers(source_at, len) || !dest.covers(dest_at, len) {
             return Err(GrantStatus::GENERAL_ERROR);
         }
-        if len == PAGE_SIZE as usize {
-            self.machine().copy_frame(dest.mfn(), source.mfn());
-            return Ok(());
-        }
-        let mut piece = [0; PIECE];
-        let mut done = 0;
-        while done < len {
-            let part = &mut piece[..PIECE.min(len - done)];
-            self.machine().read_bytes(source.mfn(), source_at + done, part);
-            self.machine().write_bytes(dest.mfn(), dest_at + done, part);
-            done += part.len();
-        }
+        self.machine().copy_part((dest.mfn(), dest_at), (source.mfn(), source_at), len);
         Ok(())
     }
 
