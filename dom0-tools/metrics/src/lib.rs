@@ -12,7 +12,7 @@ pub use sysfs::{Disk, Interface};
 
 use oxen_abi::domctl::{DOMINF_BLOCKED, DOMINF_PAUSED, DOMINF_RUNNING, DOMINF_SHUTDOWN, GetDomainInfo};
 use oxen_abi::event_channel::EvtchnStatus;
-use oxen_xenctl::{GrantTableSize, Xen};
+use oxen_xenctl::{GrantTableSize, Result, Xen};
 use std::path::Path;
 
 /// Bytes of a page.
@@ -99,12 +99,34 @@ impl Snapshot {
             snapshot.errors += 1;
             Vec::new()
         });
+        snapshot.fill(xen, &infos, name, root);
+        for domain in &mut snapshot.domains {
+            domain.grants = xen.grant_table_size(domain.domid).ok();
+            snapshot.errors += u64::from(domain.grants.is_none());
+            domain.ports = ports(xen, domain.domid);
+        }
+        snapshot
+    }
+
+    /// What domains use, without their grant tables and event channels, which take a call for each port.
+    ///
+    /// # Errors
+    ///
+    /// When the hypervisor does not list the domains; everything else may be missing.
+    pub fn usage(xen: &Xen, name: impl Fn(u16) -> Option<String>, root: &Path) -> Result<Self> {
+        let mut snapshot = Self::default();
+        snapshot.fill(xen, &xen.domains()?, name, root);
+        Ok(snapshot)
+    }
+
+    /// Adds the host, the domains that are in `infos`, and the kernel's back ends.
+    fn fill(&mut self, xen: &Xen, infos: &[GetDomainInfo], name: impl Fn(u16) -> Option<String>, root: &Path) {
         let owned: u64 = infos.iter().map(|info| info.tot_pages).sum();
         match xen.physinfo() {
             Ok(info) => {
                 let pages = |pages: u64| pages.saturating_mul(PAGE);
                 let used = info.total_pages.saturating_sub(info.free_pages).saturating_sub(info.scrub_pages);
-                snapshot.host = Some(Host {
+                self.host = Some(Host {
                     cpus: info.nr_cpus,
                     memory: pages(info.total_pages),
                     free: pages(info.free_pages.saturating_add(info.scrub_pages)),
@@ -112,16 +134,15 @@ impl Snapshot {
                     hypervisor: pages(used.saturating_sub(owned)),
                 });
             }
-            Err(_) => snapshot.errors += 1,
+            Err(_) => self.errors += 1,
         }
         let steal = sysfs::steal_ns(root);
-        for info in &infos {
+        for info in infos {
             let name = name(info.domain).unwrap_or_else(|| format!("domain-{}", info.domain));
-            let domain = snapshot.domain(xen, info, name, &steal);
-            snapshot.domains.push(domain);
+            let domain = self.domain(xen, info, name, &steal);
+            self.domains.push(domain);
         }
-        (snapshot.disks, snapshot.interfaces) = sysfs::back_ends(root);
-        snapshot
+        (self.disks, self.interfaces) = sysfs::back_ends(root);
     }
 
     fn domain(&mut self, xen: &Xen, info: &GetDomainInfo, name: String, steal: &[u64]) -> Domain {
@@ -143,8 +164,6 @@ impl Snapshot {
                 }
             }
         }
-        let grants = xen.grant_table_size(domid).ok();
-        self.errors += u64::from(grants.is_none());
         Domain {
             domid,
             name,
@@ -154,8 +173,8 @@ impl Snapshot {
             // Without a limit, max_pages is the highest number of pages that fits some integer type.
             max_memory: (info.max_pages < u64::from(u32::MAX >> 1)).then_some(info.max_pages.saturating_mul(PAGE)),
             vcpus,
-            grants,
-            ports: ports(xen, domid),
+            grants: None,
+            ports: None,
         }
     }
 

@@ -28,20 +28,23 @@ pub(crate) fn open(path: &'static str, module: &'static str, blocking: Blocking)
         .write(true)
         .custom_flags(flags)
         .open(path);
-    result.map_err(|error| {
-        if error.kind() == ErrorKind::PermissionDenied {
-            Error::NotRoot { path }
-        } else if !is_absent(&error) {
-            Error::Kernel {
-                doing: "opening a device of /dev/xen",
-                source: error,
-            }
-        } else if runs_under_xen(Path::new("/")) {
-            Error::NoDevice { path, module }
-        } else {
-            Error::NotUnderXen
+    result.map_err(|error| reason(path, module, error, Path::new("/")))
+}
+
+/// Why the device at `path`, which kernel module `module` provides, could not be opened, in a system whose files are below `root`.
+fn reason(path: &'static str, module: &'static str, error: io::Error, root: &Path) -> Error {
+    if error.kind() == ErrorKind::PermissionDenied {
+        Error::NotRoot { path }
+    } else if !is_absent(&error) {
+        Error::Kernel {
+            doing: "opening a device of /dev/xen",
+            source: error,
         }
-    })
+    } else if runs_under_xen(root) {
+        Error::NoDevice { path, module }
+    } else {
+        Error::NotUnderXen
+    }
 }
 
 /// Whether the device node does not exist, or has no driver behind it.
@@ -101,6 +104,23 @@ mod tests {
         std::fs::write(hypervisor.join("type"), "other\n").unwrap();
         assert!(!runs_under_xen(&root));
         std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// Not root, another hypervisor or none, a missing module and a broken device are told apart.
+    #[test]
+    fn a_device_that_cannot_be_opened_is_explained() {
+        let (bare, xen) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(xen.path().join("proc/xen")).unwrap();
+        let reason = |raw: i32, root: &tempfile::TempDir| reason("/dev/xen/privcmd", "xen-privcmd", io::Error::from_raw_os_error(raw), root.path());
+        for absent in [libc::ENOENT, libc::ENXIO, libc::ENODEV] {
+            assert!(matches!(reason(absent, &bare), Error::NotUnderXen));
+            assert!(matches!(reason(absent, &xen), Error::NoDevice { path: "/dev/xen/privcmd", module: "xen-privcmd" }));
+        }
+        for root in [&bare, &xen] {
+            assert!(matches!(reason(libc::EACCES, root), Error::NotRoot { path: "/dev/xen/privcmd" }));
+            assert!(matches!(reason(libc::EPERM, root), Error::NotRoot { .. }));
+            assert!(matches!(reason(libc::EMFILE, root), Error::Kernel { .. }));
+        }
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use crate::exit::{EXIT_CODES, Failure};
 use crate::guest::GuestCommand;
 use crate::model::{Domain, Halted};
-use clap::{Parser, Subcommand};
+use crate::top::rows::Order;
+use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Looks at and controls the hypervisor and its domains from domain 0.
 #[derive(Debug, Parser)]
@@ -63,20 +65,7 @@ pub enum Command {
         keys: String,
     },
     /// Show what domains use, and keep showing it.
-    Top {
-        /// Print as text, without taking the screen.
-        #[arg(short, long)]
-        batch: bool,
-        /// Seconds between two looks.
-        #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
-        delay: u32,
-        /// End after this many looks.
-        #[arg(short, long)]
-        iterations: Option<u32>,
-        /// What the domains are ordered by.
-        #[arg(short, long, value_enum, default_value_t)]
-        order: crate::top::rows::Order,
-    },
+    Top(TopOptions),
     /// Write manual pages and completions for shells into a directory.
     #[command(hide = true)]
     Manuals {
@@ -88,6 +77,30 @@ pub enum Command {
         /// The command.
         command: Option<String>,
     },
+}
+
+/// Options of `top`.
+#[derive(Args, Debug)]
+pub struct TopOptions {
+    /// Print as text, without taking the screen.
+    #[arg(short, long)]
+    pub batch: bool,
+    /// Seconds between two looks.
+    #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub delay: u32,
+    /// End after this many looks.
+    #[arg(short, long)]
+    pub iterations: Option<u32>,
+    /// What the domains are ordered by.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub order: Order,
+}
+
+impl TopOptions {
+    /// The time between two looks.
+    pub fn delay(&self) -> Duration {
+        Duration::from_secs(u64::from(self.delay))
+    }
 }
 
 /// The domains among `all` that `wanted` names, in that order; all when it names none.

@@ -36,47 +36,46 @@ impl Voice {
 }
 
 /// Carries a command out and returns what to print.
-pub fn run(command: &GuestCommand, json: bool) -> Result<Vec<u8>, Failure> {
-    let client = Client::default();
+pub fn run(command: &GuestCommand, client: &Client, json: bool) -> Result<Vec<u8>, Failure> {
     let voice = Voice { json, quiet: false };
     match command {
-        GuestCommand::Create(options) => create::create(&client, options, voice, false),
-        GuestCommand::New(options) => create::create(&client, options, voice, true),
-        GuestCommand::Start { domain, paused, console } => create::start(&client, domain, *paused, *console, voice),
-        GuestCommand::Delete { domain } => simple(&client, domain, &Operation::Delete),
-        GuestCommand::Console { domain } => life::console(&client, domain),
-        GuestCommand::Shutdown(options) => life::shut_down(&client, options, voice, false),
-        GuestCommand::Reboot(options) => life::shut_down(&client, options, voice, true),
-        GuestCommand::Destroy { domains } => each(&client, domains, &Operation::Destroy),
-        GuestCommand::Pause { domains } => each(&client, domains, &Operation::Pause),
-        GuestCommand::Unpause { domains } => each(&client, domains, &Operation::Unpause),
-        GuestCommand::Rename { domain, name } => simple(&client, domain, &Operation::Rename { name: name.clone() }),
-        GuestCommand::Domid { domain } => life::domid(&client, domain, voice),
-        GuestCommand::Domname { domid } => life::domname(&client, *domid, voice),
-        GuestCommand::Sysrq { domain, key } => simple(&client, domain, &Operation::Sysrq { key: *key }),
+        GuestCommand::Create(options) => create::create(client, options, voice, false),
+        GuestCommand::New(options) => create::create(client, options, voice, true),
+        GuestCommand::Start { domain, paused, console } => create::start(client, domain, *paused, *console, voice),
+        GuestCommand::Delete { domain } => simple(client, domain, &Operation::Delete),
+        GuestCommand::Console { domain } => life::console(client, domain),
+        GuestCommand::Shutdown(options) => life::shut_down(client, options, voice, false),
+        GuestCommand::Reboot(options) => life::shut_down(client, options, voice, true),
+        GuestCommand::Destroy { domains } => each(client, domains, &Operation::Destroy),
+        GuestCommand::Pause { domains } => each(client, domains, &Operation::Pause),
+        GuestCommand::Unpause { domains } => each(client, domains, &Operation::Unpause),
+        GuestCommand::Rename { domain, name } => simple(client, domain, &Operation::Rename { name: name.clone() }),
+        GuestCommand::Domid { domain } => life::domid(client, domain, voice),
+        GuestCommand::Domname { domid } => life::domname(client, *domid, voice),
+        GuestCommand::Sysrq { domain, key } => simple(client, domain, &Operation::Sysrq { key: *key }),
         GuestCommand::DumpCore { domain, file, live, destroy } => {
-            let outcome = operate(&client, domain, &Operation::DumpCore { path: file.clone(), live: *live, destroy: *destroy })?;
+            let outcome = operate(client, domain, &Operation::DumpCore { path: file.clone(), live: *live, destroy: *destroy })?;
             Ok(outcome_text(&outcome, json))
         }
-        GuestCommand::MemSet { domain, amount } => simple(&client, domain, &Operation::MemSet { target_kib: settings::kib(amount)? }),
-        GuestCommand::MemMax { domain, amount } => simple(&client, domain, &Operation::MemMax { max_kib: settings::kib(amount)? }),
-        GuestCommand::VcpuSet { domain, vcpus } => simple(&client, domain, &Operation::VcpuSet { vcpus: *vcpus }),
-        GuestCommand::VcpuPin { domain, vcpu, hard, soft } => settings::pin(&client, domain, vcpu, hard, soft.as_deref()),
-        GuestCommand::SchedCredit { domain, weight, cap } => settings::sched_credit(&client, domain.as_deref(), *weight, *cap, json),
-        GuestCommand::BlockAttach { domain, disk } => devices::block_attach(&client, domain, disk, json),
-        GuestCommand::BlockDetach { domain, device, force } => simple(&client, domain, &Operation::BlockDetach { device: device.clone(), force: *force }),
-        GuestCommand::BlockList { domains } => devices::block_list(&client, domains, json),
-        GuestCommand::NetworkAttach { domain, settings } => devices::network_attach(&client, domain, settings, json),
-        GuestCommand::NetworkDetach { domain, device, force } => simple(&client, domain, &Operation::NetworkDetach { device: device.clone(), force: *force }),
-        GuestCommand::NetworkList { domains } => devices::network_list(&client, domains, json),
+        GuestCommand::MemSet { domain, amount } => simple(client, domain, &Operation::MemSet { target_kib: settings::kib(amount)? }),
+        GuestCommand::MemMax { domain, amount } => simple(client, domain, &Operation::MemMax { max_kib: settings::kib(amount)? }),
+        GuestCommand::VcpuSet { domain, vcpus } => simple(client, domain, &Operation::VcpuSet { vcpus: *vcpus }),
+        GuestCommand::VcpuPin { domain, vcpu, hard, soft } => settings::pin(client, domain, vcpu, hard, soft.as_deref()),
+        GuestCommand::SchedCredit { domain, weight, cap } => settings::sched_credit(client, domain.as_deref(), *weight, *cap, json),
+        GuestCommand::BlockAttach { domain, disk } => devices::block_attach(client, domain, disk, json),
+        GuestCommand::BlockDetach { domain, device, force } => simple(client, domain, &Operation::BlockDetach { device: device.clone(), force: *force }),
+        GuestCommand::BlockList { domains } => devices::block_list(client, domains, json),
+        GuestCommand::NetworkAttach { domain, settings } => devices::network_attach(client, domain, settings, json),
+        GuestCommand::NetworkDetach { domain, device, force } => simple(client, domain, &Operation::NetworkDetach { device: device.clone(), force: *force }),
+        GuestCommand::NetworkList { domains } => devices::network_list(client, domains, json),
         GuestCommand::Metrics => Ok(client.metrics()?.into_bytes()),
         GuestCommand::Log { lines } => Ok(client.log(*lines)?.into_bytes()),
     }
 }
 
 /// The guests that do not run; none when xend does not say.
-pub fn halted() -> Vec<Halted> {
-    let known = Client::default().halted().unwrap_or_default();
+pub fn halted(client: &Client) -> Vec<Halted> {
+    let known = client.halted().unwrap_or_default();
     known.into_iter().map(|guest| Halted { name: guest.name, id: None, memory_mib: guest.memory_kib / 1024, vcpus: guest.vcpus, uuid: guest.uuid }).collect()
 }
 

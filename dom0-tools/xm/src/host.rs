@@ -1,5 +1,6 @@
 //! Asks the hypervisor and domain 0's kernel.
 
+use crate::machine::Machine;
 use crate::model::{Cpu, Domain, HostFacts, Info, Kernel, Node, Topology, Uptime, Vcpu};
 use oxen_abi::Errno;
 use oxen_abi::domctl::SchedulerId;
@@ -7,20 +8,25 @@ use oxen_abi::sysctl::XEN_INVALID_CORE_ID;
 use oxen_xenctl::{CpuMap, Error, Result, Xen};
 use oxen_xenstore::{Nodes, Store};
 use std::fs;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The hypervisor's page size on x86, in which it counts memory.
 const PAGE_SIZE: u64 = 4096;
 
 /// The hypervisor under this domain 0.
-pub struct Host {
+pub struct Host<'m> {
+    machine: &'m Machine,
     xen: Xen,
 }
 
-impl Host {
+impl<'m> Host<'m> {
     /// Connects to the hypervisor.
-    pub fn open() -> Result<Self> {
-        Ok(Self { xen: Xen::open()? })
+    pub fn open(machine: &'m Machine) -> Result<Self> {
+        Ok(Self {
+            machine,
+            xen: (machine.hypervisor)()?,
+        })
     }
 
     /// The connection, for those who ask more.
@@ -33,7 +39,7 @@ impl Host {
         let phys = self.xen.physinfo()?;
         let nr_cpus = phys.max_cpu_id.saturating_add(1);
         let facts = HostFacts {
-            kernel: kernel(),
+            kernel: kernel(&self.machine.root),
             version: self.xen.version()?,
             phys,
             scheduler: optional(self.xen.scheduler())?.map(scheduler_name),
@@ -51,7 +57,7 @@ impl Host {
     pub fn domains(&self) -> Result<Vec<Domain>> {
         let infos = self.xen.domains()?;
         // Without guests nobody needs xenstore, which may not even run.
-        let store = if infos.len() > 1 { Store::open().ok() } else { None };
+        let store = if infos.len() > 1 { self.machine.store() } else { None };
         Ok(infos
             .iter()
             .map(|info| Domain::new(info, domain_name(store.as_ref(), info.domain), PAGE_SIZE))
@@ -131,9 +137,9 @@ impl Host {
 }
 
 /// How long `domains` have been running. Domain 0's start is known to its own kernel, the others' to xenstore.
-pub fn uptimes(domains: Vec<Domain>) -> Vec<Uptime> {
-    let own = fs::read_to_string("/proc/uptime").ok().and_then(|text| parse_uptime(&text));
-    let store = if domains.iter().any(|domain| domain.id != 0) { Store::open().ok() } else { None };
+pub fn uptimes(machine: &Machine, domains: Vec<Domain>) -> Vec<Uptime> {
+    let own = fs::read_to_string(machine.root.join("proc/uptime")).ok().and_then(|text| parse_uptime(&text));
+    let store = if domains.iter().any(|domain| domain.id != 0) { machine.store() } else { None };
     let uptime = |domain: Domain| Uptime {
         uptime_s: if domain.id == 0 { own } else { store.as_ref().and_then(|store| running_since(store, domain.id)) },
         name: domain.name,
@@ -191,10 +197,10 @@ fn scheduler_name(scheduler: SchedulerId) -> String {
     }
 }
 
-/// What the kernel says about itself.
-fn kernel() -> Kernel {
+/// What the kernel says about itself in its files below `root`.
+fn kernel(root: &Path) -> Kernel {
     let read = |name: &str| {
-        let text = fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+        let text = fs::read_to_string(root.join("proc/sys/kernel").join(name)).unwrap_or_default();
         text.trim_end().to_owned()
     };
     Kernel {

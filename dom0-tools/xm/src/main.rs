@@ -1,6 +1,6 @@
 //! The `xm` command: looks at and controls the hypervisor and its domains from domain 0.
 //!
-//! `cli` is the command line, `host` asks the hypervisor and the kernel, `model` holds what they said, `text` lays it out. What looks only works without
+//! `cli` is the command line, `machine` says where everything is, `host` asks the hypervisor and the kernel, `model` holds what they said, `text` lays it out. What looks only works without
 //! any daemon; `guest` has the commands that go through xend.
 #![forbid(unsafe_code)]
 
@@ -8,8 +8,11 @@ mod cli;
 mod exit;
 mod guest;
 mod host;
+mod machine;
 mod manuals;
 mod model;
+#[cfg(test)]
+mod tests;
 mod text;
 mod top;
 
@@ -17,13 +20,14 @@ use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use exit::Failure;
 use host::Host;
+use machine::Machine;
+use oxen_xend_api::Client;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(&cli).and_then(|output| print(&output)) {
+    match carry_out(&cli, &Machine::default(), &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("xm: {failure}");
@@ -32,17 +36,25 @@ fn main() -> ExitCode {
     }
 }
 
-/// Carries the command out and returns what to print.
-fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
+/// Carries the command out on `machine` and prints to `out`. A reader that went away is no failure.
+fn carry_out(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<(), Failure> {
+    match run(cli, machine, out).and_then(|output| print(&output, out)) {
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+/// Carries the command out and returns what to print at its end; `top` prints to `out` meanwhile.
+fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Failure> {
     match &cli.command {
         Command::Info { numa } => {
-            let info = Host::open()?.info(*numa)?;
+            let info = Host::open(machine)?.info(*numa)?;
             Ok(render(cli.json, &info, text::info))
         }
-        Command::List { domains, long: true } => long_list(domains),
-        Command::Guest(command) => guest::run(command, cli.json),
+        Command::List { domains, long: true } => long_list(&machine.xend, domains),
+        Command::Guest(command) => guest::run(command, &machine.xend, cli.json),
         Command::List { domains, long: false } => {
-            let (running, halted) = cli::select_all(Host::open()?.domains()?, guest::halted(), domains)?;
+            let (running, halted) = cli::select_all(Host::open(machine)?.domains()?, guest::halted(&machine.xend), domains)?;
             if cli.json {
                 let rows = running.iter().map(serde_json::to_value).chain(halted.iter().map(serde_json::to_value));
                 return Ok(json(&rows.filter_map(Result::ok).collect::<Vec<_>>()));
@@ -50,16 +62,16 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
             Ok(text::list(&running, &halted).into_bytes())
         }
         Command::VcpuList { domains } => {
-            let host = Host::open()?;
+            let host = Host::open(machine)?;
             let vcpus = host.vcpus(cli::select(host.domains()?, domains)?)?;
             Ok(render(cli.json, &vcpus, |vcpus| text::vcpu_list(vcpus)))
         }
         Command::Uptime { domains } => {
-            let uptimes = host::uptimes(cli::select(Host::open()?.domains()?, domains)?);
+            let uptimes = host::uptimes(machine, cli::select(Host::open(machine)?.domains()?, domains)?);
             Ok(render(cli.json, &uptimes, |uptimes| text::uptime(uptimes)))
         }
         Command::Dmesg { clear } => {
-            let ring = Host::open()?.dmesg(*clear)?;
+            let ring = Host::open(machine)?.dmesg(*clear)?;
             Ok(if cli.json {
                 json(&model::lines(&ring))
             } else {
@@ -67,26 +79,15 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
             })
         }
         Command::DebugKeys { keys } => {
-            Host::open()?.debug_keys(keys)?;
+            Host::open(machine)?.debug_keys(keys)?;
             Ok(if cli.json {
                 json(&serde_json::json!({ "keys": keys }))
             } else {
                 Vec::new()
             })
         }
-        Command::Top {
-            batch,
-            delay,
-            iterations,
-            order,
-        } => {
-            top::run(&top::Options {
-                batch: *batch,
-                json: cli.json,
-                delay: Duration::from_secs(u64::from(*delay)),
-                iterations: *iterations,
-                order: *order,
-            })?;
+        Command::Top(options) => {
+            top::run(options, cli.json, machine, out)?;
             Ok(Vec::new())
         }
         Command::Manuals { directory } => {
@@ -98,8 +99,7 @@ fn run(cli: &Cli) -> Result<Vec<u8>, Failure> {
 }
 
 /// What xend knows about domains.
-fn long_list(domains: &[String]) -> Result<Vec<u8>, Failure> {
-    let client = oxen_xend_api::Client::default();
+fn long_list(client: &Client, domains: &[String]) -> Result<Vec<u8>, Failure> {
     if domains.is_empty() {
         return Ok(json(&client.domains()?));
     }
@@ -145,11 +145,7 @@ fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Writes to standard output. A reader that went away is no failure.
-fn print(output: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(output).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
-        _ => Ok(()),
-    }
+/// Writes `output` to `out`.
+fn print(output: &[u8], out: &mut dyn Write) -> Result<(), Failure> {
+    out.write_all(output).and_then(|()| out.flush()).map_err(Failure::Output)
 }

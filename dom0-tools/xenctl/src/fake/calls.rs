@@ -1,43 +1,41 @@
 //! How a fake host answers hypercalls.
 
 use super::events::Port;
-use super::host::{FakeDomain, State};
+use super::host::{Activity, FakeDomain, State};
 use super::{read, read_bytes, write, write_bytes};
 use oxen_abi::arch_x86_64::VcpuGuestContext;
 use oxen_abi::domctl::{
-    CreateDomain, DOMINF_PAUSED, DOMINF_SHUTDOWN, DOMINF_SHUTDOWN_SHIFT, Domctl, DomctlCmd,
-    GetDomainInfo, GetVcpuInfo, MaxMem, MaxVcpus, SCHEDOP_PUTINFO, SchedCredit, SchedulerId,
+    CreateDomain, DOMINF_BLOCKED, DOMINF_PAUSED, DOMINF_RUNNING, DOMINF_SHUTDOWN, DOMINF_SHUTDOWN_SHIFT, Domctl, DomctlCmd,
+    GetDomainInfo, GetVcpuInfo, MaxMem, MaxVcpus, SCHEDOP_PUTINFO, SchedCredit,
     SchedulerOp, SetDomainHandle, VCPUAFFINITY_HARD, VCPUAFFINITY_SOFT, VcpuAffinity, VcpuContext,
     XEN_INVALID_MAX_VCPU_ID,
 };
 use oxen_abi::event_channel::{AllocUnbound, EvtchnOp};
 use oxen_abi::memory::{MemoryOp, MemoryReservation};
 use oxen_abi::sched::{RemoteShutdown, SchedOp};
-use oxen_abi::sysctl::{
-    CpuTopo, CpuTopoInfo, GetDomainInfoList, PhysInfo, SchedId, Sysctl, SysctlCmd,
-};
 use oxen_abi::version::{CompileInfo, PlatformParameters, VersionOp};
-use oxen_abi::xen::{DOMID_FIRST_RESERVED, MmuUpdate, MmuextCmd, MmuextOp, Virq};
+use oxen_abi::xen::{DOMID_FIRST_RESERVED, MmuUpdate, MmuextCmd, MmuextOp, MulticallEntry, Virq};
 use oxen_abi::{Errno, Hypercall};
 
 /// The most vCPUs of a domain.
 const MAX_VCPUS: u32 = 512;
 /// pCPUs of the host.
-const NR_CPUS: u32 = 2;
+pub(super) const NR_CPUS: u32 = 2;
 /// All of them, as the bitmap of an affinity.
-const ALL_CPUS: u8 = (1 << NR_CPUS) - 1;
+pub(super) const ALL_CPUS: u8 = (1 << NR_CPUS) - 1;
 
 /// Answers one call.
 pub(super) fn answer(state: &mut State, op: Hypercall, args: [u64; 5]) -> Result<u32, Errno> {
     let [first, second, ..] = args;
     match op {
         Hypercall::DOMCTL => domctl(state, first),
-        Hypercall::SYSCTL => sysctl(state, first),
+        Hypercall::SYSCTL => super::sysctl::answer(state, first),
         Hypercall::MEMORY_OP => memory_op(state, MemoryOp(first as u32), second),
         Hypercall::MMUEXT_OP => mmuext_op(state, first, args[3] as u16),
         Hypercall::MMU_UPDATE => mmu_update(state, first, second, args[3] as u16),
         Hypercall::EVENT_CHANNEL_OP => event_channel_op(state, EvtchnOp(first as u32), second),
         Hypercall::SCHED_OP => sched_op(state, SchedOp(first as u32), second),
+        Hypercall::MULTICALL => multicall(first, second),
         Hypercall::XEN_VERSION => version(state, VersionOp(first as u32), second),
         _ => Err(Errno::ENOSYS),
     }
@@ -150,7 +148,8 @@ fn of_domain(domain: &mut FakeDomain, cmd: DomctlCmd, domctl: &mut Domctl) -> Re
                 return Err(Errno::ESRCH);
             }
             let online = u8::from(domain.contexts.contains_key(&info.vcpu));
-            domctl.u.write(&GetVcpuInfo { online, ..info });
+            let Activity { cpu, running, blocked, cpu_time_ns } = domain.activity.get(&info.vcpu).copied().unwrap_or_default();
+            domctl.u.write(&GetVcpuInfo { online, running: running.into(), blocked: blocked.into(), cpu, cpu_time: cpu_time_ns, ..info });
         }
         DomctlCmd::SETVCPUAFFINITY | DomctlCmd::GETVCPUAFFINITY => {
             let argument: VcpuAffinity = domctl.u.read();
@@ -191,14 +190,18 @@ fn of_domain(domain: &mut FakeDomain, cmd: DomctlCmd, domctl: &mut Domctl) -> Re
 }
 
 /// What getdomaininfo tells of a domain.
-fn info(domid: u16, domain: &FakeDomain) -> GetDomainInfo {
+pub(super) fn info(domid: u16, domain: &FakeDomain) -> GetDomainInfo {
+    let running = if domain.activity.values().any(|vcpu| vcpu.running) { DOMINF_RUNNING } else { 0 };
+    let waits = |vcpu: &u32| domain.activity.get(vcpu).is_some_and(|vcpu| vcpu.blocked);
+    let blocked = if !domain.contexts.is_empty() && domain.contexts.keys().all(waits) { DOMINF_BLOCKED } else { 0 };
     let paused = if domain.paused > 0 { DOMINF_PAUSED } else { 0 };
     let shutdown = domain.shutdown.map_or(0, |reason| {
         DOMINF_SHUTDOWN | reason.raw() << DOMINF_SHUTDOWN_SHIFT
     });
     GetDomainInfo {
         domain: domid,
-        flags: paused | shutdown,
+        flags: running | blocked | paused | shutdown,
+        cpu_time: domain.activity.values().map(|vcpu| vcpu.cpu_time_ns).sum(),
         tot_pages: domain.frames.len() as u64,
         max_pages: domain.max_pages,
         outstanding_pages: domain.claimed,
@@ -213,54 +216,17 @@ fn info(domid: u16, domain: &FakeDomain) -> GetDomainInfo {
     }
 }
 
-fn sysctl(state: &mut State, address: u64) -> Result<u32, Errno> {
-    let mut sysctl: Sysctl = read(address);
-    match sysctl.cmd {
-        SysctlCmd::PHYSINFO => {
-            state.enter("sysctl physinfo")?;
-            let claimed = state.domains.values().map(|domain| domain.claimed).sum();
-            let used: u64 = state.domains.values().map(|domain| domain.frames.len() as u64).sum();
-            sysctl.u.write(&PhysInfo {
-                nr_cpus: NR_CPUS,
-                max_cpu_id: NR_CPUS - 1,
-                nr_nodes: 1,
-                total_pages: state.free + used,
-                free_pages: state.free,
-                outstanding_pages: claimed,
-                ..PhysInfo::default()
-            });
-        }
-        SysctlCmd::GETDOMAININFOLIST => {
-            state.enter("sysctl getdomaininfolist")?;
-            let mut list: GetDomainInfoList = sysctl.u.read();
-            let mut count = 0;
-            let found = state.domains.range(list.first_domain..);
-            for (domid, domain) in found.take(list.max_domains as usize) {
-                let at = list.buffer.element(count).ok_or(Errno::EFAULT)?;
-                write(at.address(), &info(*domid, domain));
-                count += 1;
-            }
-            list.num_domains = u32::try_from(count).map_err(|_| Errno::EINVAL)?;
-            sysctl.u.write(&list);
-        }
-        SysctlCmd::SCHED_ID => {
-            state.enter("sysctl sched_id")?;
-            sysctl.u.write(&SchedId { sched_id: SchedulerId::CREDIT });
-        }
-        SysctlCmd::CPUTOPOINFO => {
-            state.enter("sysctl cputopoinfo")?;
-            let mut info: CpuTopoInfo = sysctl.u.read();
-            for cpu in 0..info.num_cpus.min(NR_CPUS) {
-                if let Some(at) = info.cputopo.element(u64::from(cpu)) {
-                    write(at.address(), &CpuTopo { core: cpu, socket: 0, node: 0 });
-                }
-            }
-            info.num_cpus = NR_CPUS;
-            sysctl.u.write(&info);
-        }
-        _ => return Err(Errno::ENOSYS),
+/// Several calls in one, of which only the counts of shared memory are known: there is none.
+fn multicall(address: u64, count: u64) -> Result<u32, Errno> {
+    for n in 0..count {
+        let at = address + n * size_of::<MulticallEntry>() as u64;
+        let mut entry: MulticallEntry = read(at);
+        let [op, ..] = entry.args;
+        let known = [MemoryOp::GET_SHARING_FREED_PAGES, MemoryOp::GET_SHARING_SHARED_PAGES].contains(&MemoryOp(op as u32));
+        let known = entry.op == u64::from(Hypercall::MEMORY_OP.raw()) && known;
+        entry.result = if known { 0 } else { Errno::ENOSYS.to_ret().cast_unsigned() };
+        write(at, &entry);
     }
-    write(address, &sysctl);
     Ok(0)
 }
 

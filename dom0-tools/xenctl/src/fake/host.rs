@@ -47,6 +47,10 @@ pub(super) struct State {
     grants: BTreeMap<(u16, u32), u64>,
     /// Calls to fail: name, how many to let through first, the error.
     failures: Vec<(&'static str, u32, Errno)>,
+    /// The console's messages.
+    pub(super) console: Vec<u8>,
+    /// How many bytes of them were forgotten.
+    pub(super) console_forgotten: usize,
     /// Names of the calls made.
     pub(super) calls: Vec<&'static str>,
 }
@@ -82,6 +86,21 @@ pub struct FakeDomain {
     pub credit: (u16, u16),
     /// Hard and soft affinity of vCPUs that somebody asked for, as bitmaps.
     pub affinity: BTreeMap<u32, (u8, u8)>,
+    /// What vCPUs do that were given something to do.
+    pub activity: BTreeMap<u32, Activity>,
+}
+
+/// What a vCPU does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// The pCPU that it is on, or was on last.
+    pub cpu: u32,
+    /// Whether it is on it.
+    pub running: bool,
+    /// Whether it waits.
+    pub blocked: bool,
+    /// The processor time that it has had, in ns.
+    pub cpu_time_ns: u64,
 }
 
 /// When a [`Hook`] is called.
@@ -157,6 +176,20 @@ impl FakeHost {
                 domain.contexts.extend((0..nr_vcpus).map(|vcpu| (vcpu, Vec::new())));
             }
         });
+    }
+
+    /// Gives vCPU `vcpu` of domain `domid` something to do.
+    pub fn set_activity(&self, domid: u16, vcpu: u32, activity: Activity) {
+        self.shared.with(|state| {
+            if let Some(domain) = state.domains.get_mut(&domid) {
+                domain.activity.insert(vcpu, activity);
+            }
+        });
+    }
+
+    /// The hypervisor prints `text` on its console.
+    pub fn print(&self, text: &str) {
+        self.shared.with(|state| state.console.extend_from_slice(text.as_bytes()));
     }
 
     /// An event channel device of domain 0.

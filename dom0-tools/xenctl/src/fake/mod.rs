@@ -6,8 +6,9 @@ mod host;
 mod memory;
 #[cfg(test)]
 mod script;
+mod sysctl;
 
-pub use host::{FakeDomain, FakeHost, Hook, Moment};
+pub use host::{Activity, FakeDomain, FakeHost, Hook, Moment};
 #[cfg(test)]
 pub(crate) use script::xen;
 

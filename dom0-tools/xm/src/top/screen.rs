@@ -1,8 +1,10 @@
 //! `xm top` on the whole screen: each look is drawn over the one before, until the user ends it with Ctrl-C.
 
 use super::rows::{Look, text};
-use super::{Options, Source};
-use std::io::{self, Write};
+use super::Source;
+use crate::cli::TopOptions;
+use crate::exit::Failure;
+use std::io;
 use std::thread;
 
 /// Moves to the screen's first place (ECMA-48, CUP).
@@ -12,20 +14,19 @@ const REST_OF_LINE: &str = "\x1b[K";
 const REST_OF_SCREEN: &str = "\x1b[J";
 
 /// Looks until it is told to end.
-pub fn run(source: &Source, options: &Options) -> io::Result<()> {
-    let mut look = source.look(None);
+pub fn run(source: &Source<'_>, options: &TopOptions) -> Result<(), Failure> {
+    let mut look = source.look(None)?;
     let mut done: u32 = 1;
     loop {
         options.order.sort(&mut look.rows);
         let mut stdout = io::stdout().lock();
-        stdout.write_all(picture(&look).as_bytes())?;
-        stdout.flush()?;
+        crate::print(picture(&look).as_bytes(), &mut stdout)?;
         drop(stdout);
         if options.iterations.is_some_and(|most| done >= most) {
             return Ok(());
         }
-        thread::sleep(options.delay);
-        look = source.look(Some(&look));
+        thread::sleep(options.delay());
+        look = source.look(Some(&look))?;
         done = done.saturating_add(1);
     }
 }
