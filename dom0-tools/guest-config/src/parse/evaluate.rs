@@ -2,7 +2,7 @@
 
 use super::outline::{Outline, position};
 use super::value::Value;
-use super::{Diagnostic, HostFacts, Override, Source, library, source};
+use super::{Diagnostic, HostFacts, Override, Source, library, plain, source};
 use starlark::PrintHandler;
 use starlark::environment::{Globals, GlobalsBuilder, LibraryExtension, Module};
 use starlark::eval::Evaluator;
@@ -131,8 +131,34 @@ fn run(
     let fault = |error: starlark::Error| diagnostic(&file.name, &error);
     let ast = AstModule::parse(&file.name, text, &dialect()).map_err(fault)?;
     let outline = Outline::new(&ast);
+    let given = given(overrides)?;
+    let literals = given.iter().all(|(_, value)| value.is_literal());
+    let (variables, output) = match plain::variables(&ast) {
+        Some(assigned) if literals => {
+            let mut variables: BTreeMap<_, _> = given.iter().cloned().collect();
+            variables.extend(assigned);
+            (variables, String::new())
+        }
+        _ => evaluate_module(file, ast, &outline, &given, host)?,
+    };
+    Ok(Evaluation {
+        variables,
+        given,
+        outline,
+        output,
+    })
+}
+
+/// Has a file evaluated: its variables, functions left out, and what it printed.
+fn evaluate_module(
+    file: &Source,
+    ast: AstModule,
+    outline: &Outline,
+    given: &[(String, Value)],
+    host: &HostFacts,
+) -> Result<(BTreeMap<String, Value>, String), Diagnostic> {
+    let fault = |error: starlark::Error| diagnostic(&file.name, &error);
     let globals = globals();
-    let given = given(overrides, &globals)?;
     let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
     let printed = Printed::default();
     let variables = Module::with_temp_heap(|module| {
@@ -140,7 +166,7 @@ fn run(
         for name in &outline.declared {
             module.set(name, starlark::values::Value::new_none());
         }
-        for (name, value) in &given {
+        for (name, value) in given {
             if let Some(value) = starlark_value(value, &module) {
                 module.set(name, value);
             }
@@ -166,12 +192,7 @@ fn run(
         }
         Ok(variables)
     })?;
-    Ok(Evaluation {
-        variables,
-        given,
-        outline,
-        output: printed.0.into_inner(),
-    })
+    Ok((variables, printed.0.into_inner()))
 }
 
 fn limit(eval: &mut Evaluator<'_, '_, '_>) -> anyhow::Result<()> {
@@ -181,15 +202,15 @@ fn limit(eval: &mut Evaluator<'_, '_, '_>) -> anyhow::Result<()> {
 }
 
 /// The values that the command line sets: literals of Python where they are ones, text otherwise.
-fn given(overrides: &[Override], globals: &Globals) -> Result<Vec<(String, Value)>, Diagnostic> {
+fn given(overrides: &[Override]) -> Result<Vec<(String, Value)>, Diagnostic> {
     overrides
         .iter()
-        .map(|item| Ok((item.name.clone(), literal(item, globals)?)))
+        .map(|item| Ok((item.name.clone(), literal(item)?)))
         .collect()
 }
 
 /// The value of an override.
-fn literal(item: &Override, globals: &Globals) -> Result<Value, Diagnostic> {
+fn literal(item: &Override) -> Result<Value, Diagnostic> {
     let text = item.value.trim();
     let is_number = text.parse::<i64>().is_ok();
     let is_expression =
@@ -207,10 +228,13 @@ fn literal(item: &Override, globals: &Globals) -> Result<Value, Diagnostic> {
     };
     let fault = |error: starlark::Error| diagnostic(name, &error);
     let ast = AstModule::parse(name, source::translate(&line)?, &dialect()).map_err(fault)?;
+    if let Some(value) = plain::variables(&ast).and_then(|mut variables| variables.remove(&item.name)) {
+        return Ok(value);
+    }
     Module::with_temp_heap(|module| {
         let mut eval = Evaluator::new(&module);
         limit(&mut eval).map_err(|error| general(name, error.to_string()))?;
-        eval.eval_module(ast, globals).map_err(fault)?;
+        eval.eval_module(ast, &globals()).map_err(fault)?;
         Ok(module.get(&item.name).map_or(Value::None, Value::new))
     })
 }
@@ -268,4 +292,20 @@ fn diagnostic(file: &str, error: &starlark::Error) -> Diagnostic {
         option: None,
         message,
     }
+}
+
+/// Whether a file's variables are read off; then they are checked to be those that an evaluation gives.
+#[cfg(test)]
+pub fn read_off_as_evaluated(text: &str) -> bool {
+    let file = Source {
+        name: "both".to_owned(),
+        text: text.to_owned(),
+    };
+    let parsed = source::translate(&file).ok().and_then(|text| AstModule::parse(&file.name, text, &dialect()).ok());
+    let Some(ast) = parsed else { return false };
+    let Some(read_off) = plain::variables(&ast) else { return false };
+    let outline = Outline::new(&ast);
+    let evaluated = evaluate_module(&file, ast, &outline, &[], &HostFacts::default());
+    assert_eq!(Ok((read_off, String::new())), evaluated, "{text:?}");
+    true
 }

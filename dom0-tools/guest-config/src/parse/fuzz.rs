@@ -1,5 +1,6 @@
 //! No input panics, whatever it is.
 
+use super::evaluate::read_off_as_evaluated;
 use super::*;
 use proptest::prelude::*;
 
@@ -73,6 +74,7 @@ const PIECES: &[&str] = &[
 ];
 
 fn nothing_panics(text: &str, words: &[Override]) {
+    read_off_as_evaluated(text);
     let source = Source {
         name: "fuzz".to_owned(),
         text: text.to_owned(),
@@ -92,8 +94,50 @@ fn nothing_panics(text: &str, words: &[Override]) {
     }
 }
 
+/// Literals, and now and then something that is none.
+fn literal() -> impl Strategy<Value = String> {
+    const SPECIAL: &[&str] = &["None", "True", "False", "0x1f", "0o17", "1e3", "-True", "- 5", "--5", "+5", "x", "1 + 1", "'a' 'b'", "r'\\n'", "{}", "(1)", "(1,)", "[]"];
+    let plain = prop_oneof![
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<i128>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| format!("{number:?}")),
+        "\\PC{0,12}".prop_map(|text| format!("{text:?}")),
+        "[a-z\\\\nx0-9']{0,12}".prop_map(|text| format!("'{text}'")),
+        prop::sample::select(SPECIAL).prop_map(str::to_owned),
+    ];
+    plain.prop_recursive(6, 24, 4, |inner| prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(", "))))
+}
+
+#[test]
+fn what_files_mostly_are_is_read_off() {
+    const READ_OFF: &[&str] = &[
+        "",
+        "# nothing\n",
+        "name = 'a'\nmemory = 64; vcpus = 2\n",
+        "disk = [ 'a',\n 'b', ]\nextra = \"\"\nvif = ['']\nx = (1, [2])\n",
+        "'''text'''\na = -1\n",
+    ];
+    const EVALUATED: &[&str] = &[
+        "a = 1\nb = a\n",
+        "a = 1 + 1\n",
+        "def f():\n    pass\n",
+        "if 1:\n    a = 2\n",
+        "a, b = 1, 2\n",
+        "True = False\n",
+        "print('x')\n",
+        "a = [[[[[1]]]]]\n",
+    ];
+    assert!(READ_OFF.iter().all(|text| read_off_as_evaluated(text)));
+    assert!(!EVALUATED.iter().any(|text| read_off_as_evaluated(text)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn literals_read_off_are_as_evaluated(values in prop::collection::vec((prop::sample::select(&["a", "b", "name", "True"][..]), literal()), 0..5)) {
+        read_off_as_evaluated(&values.iter().map(|(name, value)| format!("{name} = {value}\n")).collect::<String>());
+    }
 
     #[test]
     fn random_pieces(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40)) {

@@ -11,6 +11,7 @@ mod evaluate;
 mod library;
 mod options;
 mod outline;
+mod plain;
 mod source;
 mod table;
 mod value;

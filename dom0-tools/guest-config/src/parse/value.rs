@@ -8,7 +8,7 @@ use starlark::values::tuple::TupleRef;
 use std::fmt;
 
 /// How deep lists are followed; options have lists of texts and numbers only.
-const MAX_DEPTH: u32 = 4;
+pub(super) const MAX_DEPTH: u32 = 4;
 
 /// The value of a variable.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,15 @@ impl Value {
     /// The value of a Starlark variable.
     pub fn new(value: StarlarkValue<'_>) -> Self {
         Self::at_depth(value, 0)
+    }
+
+    /// Whether a file can say it as it stands.
+    pub fn is_literal(&self) -> bool {
+        match self {
+            Self::List(items) => items.iter().all(Self::is_literal),
+            Self::Other(_) => false,
+            _ => true,
+        }
     }
 
     fn at_depth(value: StarlarkValue<'_>, depth: u32) -> Self {
