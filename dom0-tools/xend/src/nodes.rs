@@ -5,7 +5,7 @@ use crate::error::ToApi;
 use oxen_domain_build::Built;
 use oxen_guest_config::{GuestConfig, Uuid};
 use oxen_xend_api::Error;
-use oxen_xenstore::{Access, Nodes, Perms};
+use oxen_xenstore::{Access, Batch, Nodes, Perms};
 
 /// What a guest may write below its home.
 const WRITABLE: &[&str] = &["data", "drivers", "feature", "attr", "error", "device/suspend/event-channel"];
@@ -38,55 +38,45 @@ impl Daemon {
         let domid = built.domid;
         let home = home(domid);
         let vm = format!("/vm/{uuid}");
-        self.store
-            .transaction(|t| {
-                // Another domain may have had this number before.
-                for path in [&home, &private(domid), &vm] {
-                    t.rm_if_exists(path)?;
-                }
-                t.write(&vm, "")?;
-                t.set_perms(&vm, &read_only(domid))?;
-                for (node, value) in [("uuid", uuid.to_string()), ("name", config.name.clone()), ("start_time", now.to_string())] {
-                    t.write(&format!("{vm}/{node}"), value)?;
-                }
-                t.write(&home, "")?;
-                t.set_perms(&home, &read_only(domid))?;
-                let put = |node: &str, value: String| {
-                    let path = format!("{home}/{node}");
-                    t.write(&path, value)?;
-                    t.set_perms(&path, &read_only(domid))
-                };
-                put("vm", vm.clone())?;
-                put("name", config.name.clone())?;
-                put("domid", domid.to_string())?;
-                put("cpu", String::new())?;
-                for vcpu in 0..config.max_vcpus() {
-                    put(&format!("cpu/{vcpu}"), String::new())?;
-                    put(&format!("cpu/{vcpu}/availability"), if vcpu < config.vcpus { "online" } else { "offline" }.to_owned())?;
-                }
-                put("memory", String::new())?;
-                put("memory/static-max", (config.max_memory_mib() * 1024).to_string())?;
-                put("memory/target", (config.memory_mib * 1024).to_string())?;
-                put("memory/videoram", "0".to_owned())?;
-                put("device", String::new())?;
-                put("control", String::new())?;
-                put("control/platform-feature-multiprocessor-suspend", "1".to_owned())?;
-                put("control/platform-feature-xs_reset_watches", "1".to_owned())?;
-                put("store", String::new())?;
-                put("store/port", built.store_port.to_string())?;
-                put("store/ring-ref", built.store_mfn.to_string())?;
-                for node in WRITABLE.iter().map(|node| format!("{home}/{node}")).chain(WRITABLE_CONTROL.iter().map(|node| format!("{home}/control/{node}"))) {
-                    t.write(&node, "")?;
-                    t.set_perms(&node, &own(domid))?;
-                }
-                t.write(&format!("{}/type", private(domid)), "pv")?;
-                self.console_nodes(t, config, built)
-            })
-            .or_api("writing the guest's xenstore nodes")
+        let mut batch = Batch::default();
+        // Another domain may have had this number before.
+        for path in [&home, &private(domid), &vm] {
+            batch.rm_if_exists(path);
+        }
+        // What is written below has the same permissions.
+        batch.write(&vm, "");
+        batch.set_perms(&vm, &read_only(domid));
+        for (node, value) in [("uuid", uuid.to_string()), ("name", config.name.clone()), ("start_time", now.to_string())] {
+            batch.write(&format!("{vm}/{node}"), value);
+        }
+        batch.write(&home, "");
+        batch.set_perms(&home, &read_only(domid));
+        let mut put = |node: &str, value: &str| batch.write(&format!("{home}/{node}"), value);
+        put("vm", &vm);
+        put("name", &config.name);
+        put("domid", &domid.to_string());
+        for vcpu in 0..config.max_vcpus() {
+            put(&format!("cpu/{vcpu}/availability"), if vcpu < config.vcpus { "online" } else { "offline" });
+        }
+        put("memory/static-max", &(config.max_memory_mib() * 1024).to_string());
+        put("memory/target", &(config.memory_mib * 1024).to_string());
+        put("memory/videoram", "0");
+        put("device", "");
+        put("control/platform-feature-multiprocessor-suspend", "1");
+        put("control/platform-feature-xs_reset_watches", "1");
+        put("store/port", &built.store_port.to_string());
+        put("store/ring-ref", &built.store_mfn.to_string());
+        for node in WRITABLE.iter().map(|node| format!("{home}/{node}")).chain(WRITABLE_CONTROL.iter().map(|node| format!("{home}/control/{node}"))) {
+            batch.write(&node, "");
+            batch.set_perms(&node, &own(domid));
+        }
+        batch.write(&format!("{}/type", private(domid)), "pv");
+        self.console_nodes(&mut batch, config, built);
+        self.store.apply(&batch).or_api("writing the guest's xenstore nodes")
     }
 
     /// The console's two ends, which xenconsoled acts on.
-    fn console_nodes(&self, t: &impl Nodes, config: &GuestConfig, built: &Built) -> Result<(), oxen_xenstore::Error> {
+    fn console_nodes(&self, batch: &mut Batch, config: &GuestConfig, built: &Built) {
         let domid = built.domid;
         let frontend = format!("{}/console", home(domid));
         let backend = format!("/local/domain/0/backend/console/{domid}/0");
@@ -106,19 +96,15 @@ impl Daemon {
             ("port", built.console_port.to_string()),
             ("ring-ref", built.console_mfn.to_string()),
         ];
-        t.write(&frontend, "")?;
-        t.set_perms(&frontend, &read_only(domid))?;
         for (node, value) in nodes {
-            t.write(&format!("{frontend}/{node}"), value)?;
-            t.set_perms(&format!("{frontend}/{node}"), &read_only(domid))?;
+            batch.write(&format!("{frontend}/{node}"), value);
         }
+        batch.write(&backend, "");
+        batch.set_perms(&backend, &read_only(domid));
         let nodes = [("frontend", frontend), ("frontend-id", domid.to_string()), ("online", "1".to_owned()), ("state", "1".to_owned()), ("protocol", "vt100".to_owned())];
-        t.write(&backend, "")?;
-        t.set_perms(&backend, &read_only(domid))?;
         for (node, value) in nodes {
-            t.write(&format!("{backend}/{node}"), value)?;
+            batch.write(&format!("{backend}/{node}"), value);
         }
-        Ok(())
     }
 
     /// Gives a domain another name and UUID.
@@ -143,8 +129,11 @@ impl Daemon {
 
     /// Removes everything about a domain that is gone or has not begun to run.
     pub(crate) fn remove_nodes(&self, domid: u16, uuid: Uuid) -> Result<(), Error> {
-        let paths = [home(domid), private(domid), format!("/vm/{uuid}"), format!("/local/domain/0/backend/console/{domid}")];
-        paths.iter().try_for_each(|path| self.store.rm_if_exists(path)).or_api("removing the guest's xenstore nodes")
+        let mut batch = Batch::default();
+        for path in [home(domid), private(domid), format!("/vm/{uuid}"), format!("/local/domain/0/backend/console/{domid}")] {
+            batch.rm_if_exists(&path);
+        }
+        self.store.apply(&batch).or_api("removing the guest's xenstore nodes")
     }
 
     /// Writes a node of a running guest that only tools write.

@@ -1,12 +1,14 @@
 //! The blocking client.
 
+mod batch;
 mod connection;
 mod requests;
 mod transaction;
 
 use crate::error::{Cause, Error, Result};
 use crate::wire;
-use connection::{Connection, Place};
+use batch::Request;
+use connection::{Answer, Connection, Place};
 use oxen_abi::Errno;
 use oxen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XsType};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+pub use batch::Batch;
 pub use requests::Nodes;
 pub use transaction::Transaction;
 
@@ -275,14 +278,28 @@ impl Shared {
         if !had_events && !state.events.is_empty() {
             self.show_queue(state);
         }
-        match answer {
-            (answered, payload) if answered == kind => Ok(payload),
-            (XsType::ERROR, payload) => {
-                let cause = wire::parse_error(&payload).map_or(Cause::BadAnswer("an unknown error"), Cause::Refused);
-                Err(Error::new(operation, subject(), cause))
-            }
-            _ => Err(Error::new(operation, subject(), Cause::BadAnswer("it answers another request"))),
+        understood(kind, answer, subject)
+    }
+
+    /// Makes requests in a transaction, which are sent together; the answers in their order.
+    fn requests(&self, state: &mut State, tx_id: u32, requests: &[Request]) -> Result<Vec<Result<Vec<u8>>>> {
+        const OPERATION: &str = "transaction";
+        if let Some(long) = requests.iter().find(|request| request.payload.len() > XENSTORE_PAYLOAD_MAX) {
+            let operation = wire::name(long.kind).unwrap_or("request");
+            return Err(Error::new(operation, subject_of(&[&long.payload]), Cause::BadRequest("longer than a message may be")));
         }
+        let had_events = !state.events.is_empty();
+        let answers = match state.exchange_all(tx_id, requests) {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.reconnect(state, OPERATION, error)?;
+                return Err(Error::new(OPERATION, "", Cause::Refused(Errno::EAGAIN)));
+            }
+        };
+        if !had_events && !state.events.is_empty() {
+            self.show_queue(state);
+        }
+        Ok(answers.into_iter().zip(requests).map(|(answer, request)| understood(request.kind, answer, || subject_of(&[&request.payload]))).collect())
     }
 
     /// Replaces a connection that failed with `error` and sets the watches again.
@@ -318,13 +335,45 @@ impl Shared {
 }
 
 impl State {
-    fn exchange(&mut self, kind: XsType, tx_id: u32, parts: &[&[u8]]) -> io::Result<(XsType, Vec<u8>)> {
-        let req_id = self.next_req_id;
-        self.next_req_id = req_id.wrapping_add(1);
+    fn exchange(&mut self, kind: XsType, tx_id: u32, parts: &[&[u8]]) -> io::Result<Answer> {
+        let req_id = self.numbers(1);
         let mut message = Vec::new();
         wire::put_message(&mut message, kind, req_id, tx_id, parts);
         self.connection.send(&message)?;
         self.connection.answer(req_id, &mut self.events)
+    }
+
+    fn exchange_all(&mut self, tx_id: u32, requests: &[Request]) -> io::Result<Vec<Answer>> {
+        if !self.connection.takes_many() {
+            return requests.iter().map(|request| self.exchange(request.kind, tx_id, &[&request.payload])).collect();
+        }
+        let first = self.numbers(requests.len() as u32);
+        let mut messages = Vec::new();
+        for (at, request) in (0u32..).zip(requests) {
+            wire::put_message(&mut messages, request.kind, first.wrapping_add(at), tx_id, &[&request.payload]);
+        }
+        self.connection.send(&messages)?;
+        self.connection.answers(first, requests.len(), &mut self.events)
+    }
+
+    /// The first of `count` new numbers for requests.
+    fn numbers(&mut self, count: u32) -> u32 {
+        let first = self.next_req_id;
+        self.next_req_id = first.wrapping_add(count);
+        first
+    }
+}
+
+/// What an answer to a request of this kind says.
+fn understood(kind: XsType, answer: Answer, subject: impl Fn() -> String) -> Result<Vec<u8>> {
+    let operation = wire::name(kind).unwrap_or("request");
+    match answer {
+        (answered, payload) if answered == kind => Ok(payload),
+        (XsType::ERROR, payload) => {
+            let cause = wire::parse_error(&payload).map_or(Cause::BadAnswer("an unknown error"), Cause::Refused);
+            Err(Error::new(operation, subject(), cause))
+        }
+        _ => Err(Error::new(operation, subject(), Cause::BadAnswer("it answers another request"))),
     }
 }
 

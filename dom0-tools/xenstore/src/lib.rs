@@ -24,7 +24,7 @@ pub mod path;
 pub mod perms;
 pub mod wire;
 
-pub use client::{Event, Nodes, Store, Transaction};
+pub use client::{Batch, Event, Nodes, Store, Transaction};
 pub use error::{Cause, Error, Result};
 pub use oxen_abi::Errno;
 pub use oxen_abi::io::xs_wire::XsType;

@@ -137,6 +137,11 @@ impl Perms {
         std::iter::once(self.owner).chain(self.others.iter().copied())
     }
 
+    /// The entries as the protocol sends them, each with a zero byte.
+    pub(crate) fn to_payload(&self) -> Vec<u8> {
+        self.entries().flat_map(|entry| entry.to_string().into_bytes().into_iter().chain([0])).collect()
+    }
+
     /// What `domid` may do, given that domain 0 and the owner may do everything.
     pub fn access(&self, domid: u16) -> Access {
         if domid == 0 || domid == self.owner.domid {

@@ -38,6 +38,9 @@ impl Place {
     }
 }
 
+/// The kind of an answer, and its payload.
+pub(super) type Answer = (XsType, Vec<u8>);
+
 /// A connection that never blocks unless asked to.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -55,6 +58,11 @@ impl Connection {
             Place::Device(path) => (rustix::fs::open(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?, false),
         };
         Ok(Self { fd, is_socket, input: Vec::new(), used: 0 })
+    }
+
+    /// Whether several requests can be sent before the first answer. The kernel's device takes one at a time.
+    pub fn takes_many(&self) -> bool {
+        self.is_socket
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -97,10 +105,8 @@ impl Connection {
             self.input.drain(..self.used);
             self.used = 0;
         }
-        let start = self.input.len();
-        self.input.resize(start + CHUNK, 0);
-        let got = self.input.get_mut(start..).map_or(Ok(0), |space| rustix::io::read(&self.fd, space));
-        self.input.truncate(start + *got.as_ref().unwrap_or(&0));
+        self.input.reserve(CHUNK);
+        let got = rustix::io::read(&self.fd, rustix::buffer::spare_capacity(&mut self.input));
         match got {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
@@ -125,22 +131,27 @@ impl Connection {
 
     /// Waits for the answer to request `req_id`; events that come with it go to `events`, also those behind it: the descriptor does
     /// not become readable for them again.
-    pub fn answer(&mut self, req_id: u32, events: &mut VecDeque<Vec<u8>>) -> io::Result<(XsType, Vec<u8>)> {
-        let mut answer = None;
+    pub fn answer(&mut self, req_id: u32, events: &mut VecDeque<Vec<u8>>) -> io::Result<Answer> {
+        self.answers(req_id, 1, events)?.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// As [`Connection::answer`], for `count` requests with ascending numbers.
+    pub fn answers(&mut self, first: u32, count: usize, events: &mut VecDeque<Vec<u8>>) -> io::Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(count);
         loop {
             while let Some((head, payload)) = self.ready()? {
                 if head.kind == XsType::WATCH_EVENT {
                     events.push_back(payload);
-                } else if head.req_id == req_id {
-                    answer = Some((head.kind, payload));
+                } else if answers.len() < count && head.req_id == first.wrapping_add(answers.len() as u32) {
+                    answers.push((head.kind, payload));
                 }
             }
-            if let Some(answer) = answer {
-                return Ok(answer);
+            if answers.len() == count {
+                return Ok(answers);
             }
-            if !self.fill()? {
-                self.wait(PollFlags::IN)?;
-            }
+            // The daemon has hardly answered already: asking first is one call less.
+            self.wait(PollFlags::IN)?;
+            self.fill()?;
         }
     }
 

@@ -119,12 +119,7 @@ pub trait Nodes {
     ///
     /// `ENOENT` if there is no such node; `EPERM` when a domain other than 0 would give its node away.
     fn set_perms(&self, path: &str, perms: &Perms) -> Result<()> {
-        let mut text = Vec::new();
-        for entry in perms.entries() {
-            text.extend_from_slice(entry.to_string().as_bytes());
-            text.push(0);
-        }
-        self.call(XsType::SET_PERMS, &[path.as_bytes(), b"\0", &text]).map(drop)
+        self.call(XsType::SET_PERMS, &[path.as_bytes(), b"\0", &perms.to_payload()]).map(drop)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Transactions.
 
+use super::batch::{Batch, first_refusal};
 use super::{Nodes, Store};
 use crate::error::{Cause, Error, Result};
 use oxen_abi::Errno;
@@ -26,6 +27,18 @@ impl<'store> Transaction<'store> {
         Ok(Self { store, id, epoch: state.epoch, ended: false })
     }
 
+    /// Does what `batch` says as part of the transaction.
+    ///
+    /// # Errors
+    ///
+    /// That of the first change that was refused; the others may have been carried out, which the commit would make visible.
+    pub fn send(&self, batch: &Batch) -> Result<()> {
+        let mut state = self.store.shared.lock();
+        self.check_epoch(state.epoch)?;
+        let results = self.store.shared.requests(&mut state, self.id, batch.requests())?;
+        first_refusal(results.into_iter(), batch.requests())
+    }
+
     /// Makes the changes take effect.
     ///
     /// # Errors
@@ -44,6 +57,11 @@ impl<'store> Transaction<'store> {
         self.end(b"F\0")
     }
 
+    /// A transaction ends with its connection.
+    fn check_epoch(&self, epoch: u64) -> Result<()> {
+        if epoch == self.epoch { Ok(()) } else { Err(Error::new("transaction", "", Cause::Refused(Errno::EAGAIN))) }
+    }
+
     fn end(&mut self, how: &[u8]) -> Result<()> {
         self.ended = true;
         self.call(XsType::TRANSACTION_END, &[how]).map(drop)
@@ -53,9 +71,7 @@ impl<'store> Transaction<'store> {
 impl Nodes for Transaction<'_> {
     fn call(&self, kind: XsType, parts: &[&[u8]]) -> Result<Vec<u8>> {
         let mut state = self.store.shared.lock();
-        if state.epoch != self.epoch {
-            return Err(Error::new("transaction", "", Cause::Refused(Errno::EAGAIN)));
-        }
+        self.check_epoch(state.epoch)?;
         self.store.shared.request(&mut state, kind, self.id, parts)
     }
 }
