@@ -13,11 +13,15 @@ const LARGE_ORDER: u32 = 9;
 const LARGE_FRAMES: u64 = 1 << LARGE_ORDER;
 /// Frames asked for at once where large extents are not to be had.
 const SMALL_BATCH: u64 = 1 << 16;
-/// Frames mapped at once. Mapping costs the same per frame in any number; fewer calls are fewer round trips to the kernel, but more
-/// frames that are not needed.
-const WINDOW_FRAMES: u64 = 512;
+/// Frames mapped together for what is written in small pieces. More are fewer round trips to the kernel, but each costs some thousand instructions whether it
+/// is needed or not.
+const WINDOW_FRAMES: u64 = 32;
+/// Frames mapped at most for reading a file into them.
+const LOAD_FRAMES: u64 = 2048;
+/// Frames that one word tells about in [`Frames::written`].
+const WORD_FRAMES: u64 = u64::BITS as u64;
 
-/// A domain's frames, with those parts mapped that were touched.
+/// A domain's frames, with those parts mapped that were touched. The hypervisor gives out frames that are clear: others' data must not be in them.
 pub(crate) struct Frames<'x> {
     xen: &'x Xen,
     domid: u16,
@@ -25,6 +29,8 @@ pub(crate) struct Frames<'x> {
     p2m: Vec<u64>,
     /// Mapped windows by number.
     windows: BTreeMap<u64, SharedMemory>,
+    /// One bit for each frame that may not be clear any more.
+    written: Vec<u64>,
 }
 
 impl<'x> Frames<'x> {
@@ -70,6 +76,7 @@ impl<'x> Frames<'x> {
         Ok(Self {
             xen,
             domid,
+            written: vec![0; p2m.len().div_ceil(WORD_FRAMES as usize)],
             p2m,
             windows: BTreeMap::new(),
         })
@@ -95,16 +102,15 @@ impl<'x> Frames<'x> {
         let mut done = 0;
         while done < len {
             let to = paddr.saturating_add(done);
-            let (window, frame) = self.window(Pfn(to >> PAGE_SHIFT))?;
-            let offset = frame + (to % FRAME_LEN as u64) as usize;
-            let room = window.len().saturating_sub(offset) as u64;
-            if room == 0 {
-                return Err(outside());
-            }
-            let part = room.min(len - done);
-            if let Err(error) = window.read_from(offset, part as usize, file, at.saturating_add(done)) {
+            let offset = to % FRAME_LEN as u64;
+            let part = (LOAD_FRAMES * FRAME_LEN as u64 - offset).min(len - done);
+            let first = to >> PAGE_SHIFT;
+            let count = (offset + part).div_ceil(FRAME_LEN as u64);
+            let mapped = self.map(first, count)?;
+            if let Err(error) = mapped.read_from(offset as usize, part as usize, file, at.saturating_add(done)) {
                 return Ok(Err(error));
             }
+            (first..first + count).for_each(|pfn| self.mark(Pfn(pfn)));
             done += part;
         }
         Ok(Ok(()))
@@ -122,18 +128,37 @@ impl<'x> Frames<'x> {
         let window = match self.windows.entry(number) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                let first = (number * WINDOW_FRAMES) as usize;
-                let end = self.p2m.len().min(first + WINDOW_FRAMES as usize);
-                let frames = self.p2m.get(first..end).ok_or_else(outside)?;
-                let window = self
-                    .xen
-                    .map_foreign(self.domid, frames, true)
-                    .map_err(mapping)?;
+                let first = number * WINDOW_FRAMES;
+                let count = (self.p2m.len() as u64).saturating_sub(first).min(WINDOW_FRAMES);
+                let window = map(self.xen, self.domid, &self.p2m, first, count)?;
                 entry.insert(window)
             }
         };
         Ok((window, offset))
     }
+
+    /// Maps `count` frames from PFN `first` on.
+    fn map(&self, first: u64, count: u64) -> Result<SharedMemory, BuildError> {
+        map(self.xen, self.domid, &self.p2m, first, count)
+    }
+
+    /// Remembers that a frame may not be clear any more.
+    fn mark(&mut self, pfn: Pfn) {
+        if let Some(word) = self.written.get_mut((pfn.0 / WORD_FRAMES) as usize) {
+            *word |= 1 << (pfn.0 % WORD_FRAMES);
+        }
+    }
+
+    fn is_marked(&self, pfn: Pfn) -> bool {
+        self.written.get((pfn.0 / WORD_FRAMES) as usize).is_some_and(|word| word & 1 << (pfn.0 % WORD_FRAMES) != 0)
+    }
+}
+
+/// Maps `count` of a domain's frames from PFN `first` on.
+fn map(xen: &Xen, domid: u16, p2m: &[u64], first: u64, count: u64) -> Result<SharedMemory, BuildError> {
+    let range = usize::try_from(first).ok().zip(usize::try_from(first.saturating_add(count)).ok());
+    let frames = range.and_then(|(first, end)| p2m.get(first..end)).filter(|frames| !frames.is_empty()).ok_or_else(outside)?;
+    xen.map_foreign(domid, frames, true).map_err(mapping)
 }
 
 impl GuestMemory for Frames<'_> {
@@ -147,11 +172,15 @@ impl GuestMemory for Frames<'_> {
     }
 
     fn write(&mut self, pfn: Pfn, offset: usize, bytes: &[u8]) -> Result<(), BuildError> {
+        self.mark(pfn);
         let (window, base) = self.window(pfn)?;
         window.write(base + offset, bytes).map_err(|_| outside())
     }
 
     fn zero(&mut self, pfn: Pfn, offset: usize, len: usize) -> Result<(), BuildError> {
+        if pfn.0 < self.p2m.len() as u64 && !self.is_marked(pfn) {
+            return Ok(());
+        }
         let (window, base) = self.window(pfn)?;
         window.zero(base + offset, len).map_err(|_| outside())
     }
