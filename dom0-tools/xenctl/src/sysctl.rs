@@ -15,6 +15,8 @@ use oxen_abi::{Errno, Hypercall};
 
 /// Domains asked for in one call.
 const DOMAINS_PER_CALL: u32 = 256;
+/// Domains asked for first.
+const FIRST_DOMAINS: u32 = 32;
 /// Bytes of the console ring asked for in one call.
 const CONSOLE_CHUNK: u32 = 32 * 1024;
 /// Most bytes of console output that [`Xen::read_console`] collects; far above any ring's size.
@@ -66,11 +68,13 @@ impl Xen {
         const CALL: &str = "sysctl getdomaininfolist";
         let mut domains: Vec<GetDomainInfo> = Vec::new();
         let mut first_domain = 0;
+        // Most hosts have few: a page has room for them.
+        let mut max_domains = FIRST_DOMAINS;
         while first_domain < DOMID_FIRST_RESERVED {
-            let buffer = self.buffer(DOMAINS_PER_CALL as usize * size_of::<GetDomainInfo>())?;
+            let buffer = self.buffer(max_domains as usize * size_of::<GetDomainInfo>())?;
             let argument = GetDomainInfoList {
                 first_domain,
-                max_domains: DOMAINS_PER_CALL,
+                max_domains,
                 buffer: buffer.handle(),
                 ..GetDomainInfoList::default()
             };
@@ -79,15 +83,19 @@ impl Xen {
             let batch: Vec<GetDomainInfo> = buffer
                 .array(answer.num_domains as usize)
                 .ok_or(Error::BadAnswer { call: CALL })?;
-            let Some(last) = batch.last().map(|info| info.domain) else {
-                break;
-            };
             // Ids must rise, or this would never end.
-            first_domain = last
-                .checked_add(1)
-                .filter(|next| *next > first_domain)
-                .ok_or(Error::BadAnswer { call: CALL })?;
+            for info in &batch {
+                first_domain = info
+                    .domain
+                    .checked_add(1)
+                    .filter(|next| *next > first_domain)
+                    .ok_or(Error::BadAnswer { call: CALL })?;
+            }
             domains.extend(batch);
+            if answer.num_domains < max_domains {
+                break;
+            }
+            max_domains = DOMAINS_PER_CALL;
         }
         Ok(domains)
     }

@@ -69,8 +69,10 @@ fn all_domains_are_listed_over_several_calls() {
 fn a_list_that_goes_backwards_is_refused() {
     let xen = hypervisor(|_, payload| {
         let mut list: GetDomainInfoList = payload.read();
-        fake::write(list.buffer.address(), &GetDomainInfo::default());
-        list.num_domains = 1;
+        for id in 0..2 {
+            fake::write(list.buffer.element(id).unwrap().address(), &GetDomainInfo::default());
+        }
+        list.num_domains = 2;
         payload.write(&list);
         Ok(())
     });
