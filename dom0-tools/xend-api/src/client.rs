@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Seconds that a request for a task's news waits at the daemon.
 const POLL_S: u64 = 30;
+/// Seconds that the beginning of a task waits for its end: most end soon, and are done with one request.
+const BEGIN_S: u64 = 1;
 /// How long the daemon may take to answer, beyond what it is asked to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Most bytes of an answer: the log and long lists are far smaller.
@@ -166,14 +168,14 @@ impl Client {
         self.text(route::METRICS)
     }
 
-    /// Starts the creation of a guest.
+    /// Starts the creation of a guest; the task may have ended when this returns.
     pub fn create(&self, create: &Create) -> Result<Task, Failure> {
-        self.post(route::DOMAINS, create)
+        self.post(&format!("{}?wait={BEGIN_S}", route::DOMAINS), create)
     }
 
-    /// Starts an operation on a domain.
+    /// Starts an operation on a domain; the task may have ended when this returns.
     pub fn operate(&self, which: &str, operation: &Operation) -> Result<Task, Failure> {
-        self.post(&route::operations(which), operation)
+        self.post(&format!("{}?wait={BEGIN_S}", route::operations(which)), operation)
     }
 
     /// Waits until a task has ended; `watch` sees all its progress. A task that failed is a [`Failure::Refused`].

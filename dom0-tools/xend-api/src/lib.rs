@@ -41,7 +41,8 @@ pub mod route {
     pub const SCHEMA: &str = "/v1/schema";
     /// `GET`: [`Host`](super::Host).
     pub const HOST: &str = "/v1/host";
-    /// `GET`: a list of [`Domain`](super::Domain); `POST` of [`Create`](super::Create): a [`Task`](super::Task).
+    /// `GET`: a list of [`Domain`](super::Domain); `POST` of [`Create`](super::Create): a [`Task`](super::Task), at once. With `?wait=SECONDS`: when it has
+    /// ended, or after that many seconds, at most 60.
     pub const DOMAINS: &str = "/v1/domains";
     /// `GET`: a list of [`Domain`](super::Domain), those that are known and do not run; quick to answer.
     pub const HALTED: &str = "/v1/halted";
@@ -57,7 +58,7 @@ pub mod route {
         format!("{DOMAINS}/{}", escape(which))
     }
 
-    /// `POST` of an [`Operation`](super::Operation): a [`Task`](super::Task).
+    /// `POST` of an [`Operation`](super::Operation): a [`Task`](super::Task), with `?wait=SECONDS` as for [`DOMAINS`].
     pub fn operations(which: &str) -> String {
         format!("{}/operations", domain(which))
     }

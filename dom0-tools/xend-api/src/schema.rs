@@ -29,7 +29,7 @@ pub fn document() -> Value {
             route::DOMAINS.to_owned(),
             json!({
                 "get": get::<Vec<Domain>>(schemas, "All domains.", &[]),
-                "post": post::<Create>(schemas, "Creates a guest.", &[]),
+                "post": post::<Create>(schemas, "Creates a guest.", &[("query", "wait")]),
             }),
         );
         add(
@@ -42,7 +42,7 @@ pub fn document() -> Value {
         );
         add(
             placed(route::operations),
-            json!({"post": post::<Operation>(schemas, "Does something with a domain.", &WHICH)}),
+            json!({"post": post::<Operation>(schemas, "Does something with a domain.", &[("path", "which"), ("query", "wait")])}),
         );
         add(
             placed(route::vcpus),
@@ -110,7 +110,7 @@ fn post<T: JsonSchema>(
 ) -> Value {
     let task: Schema = schemas.subschema_for::<Task>();
     let body = schemas.subschema_for::<T>();
-    let answer = ("202", json!({"application/json": {"schema": task}}));
+    let answer = ("200", json!({"application/json": {"schema": task}}));
     let mut value = operation(schemas, about, parameters, answer);
     if let Some(operation) = value.as_object_mut() {
         let content = json!({"required": true, "content": {"application/json": {"schema": body}}});

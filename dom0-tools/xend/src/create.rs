@@ -138,7 +138,8 @@ impl Daemon {
         let built = self.build(record, &boot, job)?;
         drop(boot);
         let domid = built.domid;
-        self.records.update(record.uuid, |record| record.domid = Some(domid)).or_api("remembering the guest")?;
+        // A daemon that is restarted now finds the domain by its UUID, to undo this.
+        self.records.note(record.uuid, |record| record.domid = Some(domid));
         self.schedule(domid, config)?;
         job.step("connecting xenstore and console");
         let started_at = now();

@@ -54,20 +54,38 @@ fn router(daemon: Arc<Daemon>) -> Router {
         .with_state(daemon)
 }
 
-async fn create(State(daemon): Shared, body: String) -> Response {
+async fn create(State(daemon): Shared, Query(patience): Query<Patience>, body: String) -> Response {
     let create: Create = match parse(&body) {
         Ok(create) => create,
         Err(error) => return failure(&error),
     };
-    read(move || daemon.create(create)).await
+    begin(&daemon, patience, |daemon| daemon.create(create)).await
 }
 
-async fn operate(State(daemon): Shared, Path(which): Path<String>, body: String) -> Response {
+async fn operate(State(daemon): Shared, Path(which): Path<String>, Query(patience): Query<Patience>, body: String) -> Response {
     let operation: Operation = match parse(&body) {
         Ok(operation) => operation,
         Err(error) => return failure(&error),
     };
-    read(move || daemon.operate(&which, operation)).await
+    begin(&daemon, patience, move |daemon| daemon.operate(&which, operation)).await
+}
+
+/// How long whoever begins a task waits for its end, in seconds.
+#[derive(Deserialize)]
+struct Patience {
+    wait: Option<u64>,
+}
+
+/// Begins a task, and shows it as it is at its end or when patience does.
+async fn begin(daemon: &Arc<Daemon>, patience: Patience, work: impl FnOnce(&Arc<Daemon>) -> Result<Task, Error> + Send + 'static) -> Response {
+    let begun = {
+        let daemon = Arc::clone(daemon);
+        blocking(move || work(&daemon)).await
+    };
+    match begun {
+        Ok(task) => show(daemon, task.id, patience.wait, Task::ended).await,
+        Err(error) => failure(&error),
+    }
 }
 
 #[derive(Deserialize)]
@@ -87,18 +105,21 @@ struct News {
 
 /// A task: at once, or as soon as there is news of it.
 async fn task(State(daemon): Shared, Path(id): Path<u64>, Query(news): Query<News>) -> Response {
+    show(&daemon, id, news.wait, |task| news.after.is_none_or(|after| task.revision > after)).await
+}
+
+/// Shows a task as soon as it is as wanted, or as it is when `wait` seconds are over.
+async fn show(daemon: &Daemon, id: u64, wait: Option<u64>, wanted: impl Fn(&Task) -> bool) -> Response {
     let mut changes = daemon.tasks.watch();
     let get = || daemon.tasks.get(id);
-    let is_news = |task: &Task| news.after.is_none_or(|after| task.revision > after);
-    let wait = Duration::from_secs(news.wait.unwrap_or(0).min(MAX_WAIT_S));
+    let wait = Duration::from_secs(wait.unwrap_or(0).min(MAX_WAIT_S));
     let wait_for_news = async {
         while let Some(task) = get() {
-            if is_news(&task) || changes.changed().await.is_err() {
+            if wanted(&task) || changes.changed().await.is_err() {
                 break;
             }
         }
     };
-    // When the time is over, the task is shown as it is.
     let _ = timeout(wait, wait_for_news).await;
     match get() {
         Some(task) => Json(task).into_response(),

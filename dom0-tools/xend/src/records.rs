@@ -153,6 +153,13 @@ impl Records {
         Ok(Some(record))
     }
 
+    /// Changes a record in memory only: in what a restarted daemon finds out without it.
+    pub fn note(&self, uuid: Uuid, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.lock().guests.get_mut(&uuid) {
+            change(record);
+        }
+    }
+
     /// Forgets a guest.
     ///
     /// # Errors
