@@ -55,12 +55,10 @@ impl Transaction {
     /// Notes that something was looked at.
     pub fn look(&mut self, path: &str, what: Looked) {
         self.note(path, what);
-        if self.view.get(path).is_none() {
-            let above = self.view.nearest(path).1;
-            if above != self.base.nearest(path).1 {
-                // The transaction itself removed or made what lies above. What a client is told follows from that node now.
-                self.note(above, NODE);
-            }
+        let above = self.view.nearest(path).1;
+        // The transaction itself may have removed or made what lies above an absent node. What a client is told follows from that node now.
+        if above.len() != path.len() && above != self.base.nearest(path).1 {
+            self.note(above, NODE);
         }
     }
 

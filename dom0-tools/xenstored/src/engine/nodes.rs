@@ -192,17 +192,11 @@ impl Engine {
             Need::Write => client.access(perms).writes(),
             Need::Own => client.is_privileged() || perms.owner() == client.domid || client.target == Some(perms.owner()),
         };
-        let view = self.view(request)?;
-        let found = view.get(path);
-        let perms = match found {
-            Some(node) => node.perms(),
-            None => view.nearest(path).0.perms(),
-        };
-        match found {
-            Some(node) if may(perms) => Ok(Rc::clone(node)),
-            None if may(perms) => Err(Errno::ENOENT),
-            _ => Err(Errno::EACCES),
+        let (nearest, nearest_path) = self.view(request)?.nearest(path);
+        if !may(nearest.perms()) {
+            return Err(Errno::EACCES);
         }
+        if nearest_path.len() == path.len() { Ok(Rc::clone(nearest)) } else { Err(Errno::ENOENT) }
     }
 
     /// Notes in the request's transaction, if it is in one, that something was looked at.
