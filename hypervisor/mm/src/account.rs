@@ -1,6 +1,7 @@
 //! How much memory each domain has.
 
 use crate::MmError;
+use crate::regions::Regions;
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU64};
@@ -22,6 +23,8 @@ pub struct Account {
     /// Gifts of memory that have been counted and whose frames may not be marked as the domain's yet.
     arriving: AtomicU64,
     dying: AtomicBool,
+    /// Where the domain's frames are.
+    pub(crate) regions: Regions,
 }
 
 impl Account {
@@ -80,6 +83,7 @@ impl Account {
     /// Makes the account that of a new domain of the same number. The old one has no frame left: [`Account::pages`] is 0.
     pub fn reset(&self) {
         self.limit.store(0, Relaxed);
+        self.regions.clear();
         self.dying.store(false, SeqCst);
     }
 

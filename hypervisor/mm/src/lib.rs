@@ -50,6 +50,7 @@ mod memory;
 mod quick;
 mod record;
 mod refs;
+mod regions;
 mod segment;
 mod table;
 mod teardown;

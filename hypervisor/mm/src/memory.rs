@@ -172,7 +172,7 @@ impl<M: Hardware> Mm<M> {
             }
         };
         self.zero(&block);
-        self.publish(&block, owner);
+        self.publish(&block, owner, account);
         account.arrived();
         Ok(block.mfn)
     }
@@ -200,7 +200,7 @@ impl<M: Hardware> Mm<M> {
             return Err((error, block));
         }
         self.flush_stale(block.stamp, self.machine.online());
-        self.publish(&block, owner);
+        self.publish(&block, owner, account);
         account.arrived();
         Ok(block.mfn)
     }
@@ -292,7 +292,8 @@ impl<M: Hardware> Mm<M> {
         }
     }
 
-    fn publish(&self, block: &FrameBlock, owner: DomId) {
+    fn publish(&self, block: &FrameBlock, owner: DomId, account: &Account) {
+        account.regions.mark(self.machine.max_mfn(), block.mfn, block.order);
         for i in 0..1 << block.order {
             if let Some(meta) = self.machine.meta(block.mfn.offset(i)) {
                 meta.kind.store(0, Relaxed);
@@ -337,11 +338,48 @@ impl<M: Hardware> Mm<M> {
             } else {
                 account.discharge(1);
             }
-            if account.is_dying() {
-                // Perhaps the last one: the processor looks at what is left of dying domains when it next takes interrupts.
-                self.freed_of_dying.store(true, SeqCst);
-                self.machine.kick(self.machine.this_cpu());
-            }
+            self.tell_of_dying(account);
+        }
+    }
+
+    /// Takes the allocation of a frame that nobody else uses from its owner, if it is such a frame. The caller collects such frames for
+    /// [`Mm::give_run`].
+    pub(crate) fn take_unused(&self, mfn: Mfn, meta: &FrameMeta, owner: DomId) -> bool {
+        let unused = Refs::expect(owner) | Refs::ALLOCATED | 1;
+        let is_table = Kind(meta.kind.load(Relaxed)).0 & (Kind::PINNED | Kind::PARTIAL) != 0;
+        let taken = !is_table && meta.refs.load(Relaxed) == unused && meta.refs.compare_exchange(unused, 0, AcqRel, Relaxed).is_ok();
+        if taken {
+            meta.kind.store(0, Relaxed);
+            self.machine.set_m2p(mfn, u64::MAX);
+        }
+        taken
+    }
+
+    /// Frees the `count` frames from `first` on, which [`Mm::take_unused`] took from `owner`.
+    pub(crate) fn give_run(&self, first: Mfn, count: u64, owner: DomId) {
+        if count == 0 {
+            return;
+        }
+        let stamp = self.machine.flush_clock();
+        let (mut at, end) = (first.0, first.0 + count);
+        let mut buddy = self.buddy.lock();
+        while at < end {
+            let order = (63 - (end - at).leading_zeros()).min(at.trailing_zeros()).min(buddy::MAX_ORDER);
+            buddy.give(self.machine, Mfn(at), order, stamp);
+            at += 1 << order;
+        }
+        drop(buddy);
+        if let Some(account) = self.accounts.get(owner) {
+            account.discharge(count);
+            self.tell_of_dying(account);
+        }
+    }
+
+    fn tell_of_dying(&self, account: &Account) {
+        if account.is_dying() {
+            // Perhaps the last one: the processor looks at what is left of dying domains when it next takes interrupts.
+            self.freed_of_dying.store(true, SeqCst);
+            self.machine.kick(self.machine.this_cpu());
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::record::{Kind, Refs};
 use crate::{Account, Hardware, Mm, MmError, MmioPolicy, MmuContext};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
+use oxen_hal::FrameMeta;
 use oxen_types::Mfn;
 
 impl<M: Hardware> Mm<M> {
@@ -15,14 +16,28 @@ impl<M: Hardware> Mm<M> {
     /// [`MmError::Preempted`] when the budget runs out: call again.
     pub fn relinquish<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, cursor: &mut u64) -> Result<(), MmError> {
         self.finish_pending(ctx)?;
+        let account = self.account(ctx.owner).ok_or(MmError::Dying(ctx.owner))?;
         if *cursor == 0 {
             self.claim(ctx.owner, 0)?;
-            if self.accounts.get(ctx.owner).is_some_and(Account::is_arriving) {
+            if account.is_arriving() {
                 return Err(MmError::Preempted);
             }
         }
+        let mut run = Run { first: Mfn(*cursor), count: 0 };
+        let result = self.take_frames(ctx, account, cursor, &mut run);
+        self.give_run(run.first, run.count, ctx.owner);
+        result
+    }
+
+    /// The frames from `cursor` on. Those that nobody else uses are collected in `run`, which is freed whenever it ends and, after the last one, by the caller.
+    fn take_frames<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, account: &Account, cursor: &mut u64, run: &mut Run) -> Result<(), MmError> {
         let owner = Refs::expect(ctx.owner);
-        while *cursor < self.machine.max_mfn() {
+        let max_mfn = self.machine.max_mfn();
+        loop {
+            *cursor = account.regions.next(max_mfn, *cursor);
+            if *cursor >= max_mfn {
+                return Ok(());
+            }
             if ctx.budget == 0 {
                 return Err(MmError::Preempted);
             }
@@ -31,20 +46,39 @@ impl<M: Hardware> Mm<M> {
             if let Some(meta) = self.machine.meta(mfn)
                 && meta.refs.load(Acquire) & Refs::IDENTITY == owner
             {
-                let kind = Kind(meta.kind.load(Relaxed));
-                if kind.has(Kind::PINNED) {
-                    // An interrupted undoing leaves its trace in the context and is carried on with first of all.
-                    self.unpin(ctx, mfn)?;
-                } else if kind.has(Kind::PARTIAL) {
-                    self.undo_partial(ctx, mfn)?;
-                }
-                self.finish_pending(ctx)?;
-                if Refs(meta.refs.load(Acquire)).has(Refs::ALLOCATED) && self.owner(mfn) == Some(ctx.owner) {
-                    self.release(mfn, ctx.owner)?;
+                if self.take_unused(mfn, meta, ctx.owner) {
+                    if run.first.0 + run.count != mfn.0 {
+                        self.give_run(run.first, run.count, ctx.owner);
+                        *run = Run { first: mfn, count: 0 };
+                    }
+                    run.count += 1;
+                } else {
+                    self.take_used(ctx, mfn, meta)?;
                 }
             }
             *cursor += 1;
         }
+    }
+
+    /// A frame that is a page table, or that others have mapped.
+    fn take_used<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, mfn: Mfn, meta: &FrameMeta) -> Result<(), MmError> {
+        let kind = Kind(meta.kind.load(Relaxed));
+        if kind.has(Kind::PINNED) {
+            // An interrupted undoing leaves its trace in the context and is carried on with first of all.
+            self.unpin(ctx, mfn)?;
+        } else if kind.has(Kind::PARTIAL) {
+            self.undo_partial(ctx, mfn)?;
+        }
+        self.finish_pending(ctx)?;
+        if Refs(meta.refs.load(Acquire)).has(Refs::ALLOCATED) && self.owner(mfn) == Some(ctx.owner) {
+            self.release(mfn, ctx.owner)?;
+        }
         Ok(())
     }
+}
+
+/// Neighbouring frames that are about to be freed.
+struct Run {
+    first: Mfn,
+    count: u64,
 }
