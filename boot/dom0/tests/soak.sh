@@ -21,11 +21,17 @@ network() {
         [ "$(nc "$net.100" 80 </dev/null | md5sum)" = "$expected" ] || echo "transfer on $1" >>/run/soak
     done
 }
+# The wall clock without the time since boot, in seconds; nothing when the two were not read at about the same time, because the host was busy.
+since_boot() {
+    before=$(date +%s); up=$(cut -d. -f1 /proc/uptime); after=$(date +%s)
+    [ $((after - before)) -gt 1 ] || echo $((before - up))
+}
 clock() {
-    offset=$(($(date +%s) - $(cut -d. -f1 /proc/uptime)))
+    offset=
     while running; do
-        now=$(($(date +%s) - $(cut -d. -f1 /proc/uptime)))
-        step=$((now - offset))
+        now=$(since_boot)
+        offset=${offset:-$now}
+        step=$((${now:-$offset} - offset))
         { [ $step -ge -2 ] && [ $step -le 2 ]; } || { echo "clock stepped $step s" >>/run/soak; offset=$now; }
         sleep 1
     done
