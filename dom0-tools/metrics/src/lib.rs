@@ -48,6 +48,8 @@ pub struct Domain {
     pub memory: u64,
     /// The most memory that it may have, in bytes; `None` without limit.
     pub max_memory: Option<u64>,
+    /// Its security label.
+    pub ssid: u32,
     /// Its vCPUs.
     pub vcpus: Vec<Vcpu>,
     /// Its grant table; `None` when the hypervisor does not tell.
@@ -172,6 +174,7 @@ impl Snapshot {
             memory: info.tot_pages.saturating_mul(PAGE),
             // Without a limit, max_pages is the highest number of pages that fits some integer type.
             max_memory: (info.max_pages < u64::from(u32::MAX >> 1)).then_some(info.max_pages.saturating_mul(PAGE)),
+            ssid: info.ssidref,
             vcpus,
             grants: None,
             ports: None,

@@ -25,6 +25,8 @@ pub struct Disk {
     pub reads: u64,
     /// Write requests.
     pub writes: u64,
+    /// How often the back end had no room for another request.
+    pub out_of_requests: u64,
 }
 
 /// The back end of a network card. What the guest sent is what the back end received.
@@ -42,6 +44,14 @@ pub struct Interface {
     pub received_packets: u64,
     /// Packets that the guest sent.
     pub sent_packets: u64,
+    /// Packets for the guest that failed.
+    pub received_errors: u64,
+    /// Packets from the guest that failed.
+    pub sent_errors: u64,
+    /// Packets for the guest that were dropped.
+    pub received_dropped: u64,
+    /// Packets from the guest that were dropped.
+    pub sent_dropped: u64,
 }
 
 /// Reads the counts of all back ends of this kernel, in the order of domain and device.
@@ -62,6 +72,7 @@ pub fn back_ends(root: &Path) -> (Vec<Disk>, Vec<Interface>) {
                 written_bytes: count("wr_sect").saturating_mul(SECTOR),
                 reads: count("rd_req"),
                 writes: count("wr_req"),
+                out_of_requests: count("oo_req"),
             });
         } else if let Some(interface) = fs::read_dir(path.join("net")).into_iter().flatten().flatten().next() {
             // The interface may have another name than `vifDOMAIN.DEVICE`.
@@ -74,6 +85,10 @@ pub fn back_ends(root: &Path) -> (Vec<Disk>, Vec<Interface>) {
                 sent_bytes: count("rx_bytes"),
                 received_packets: count("tx_packets"),
                 sent_packets: count("rx_packets"),
+                received_errors: count("tx_errors"),
+                sent_errors: count("rx_errors"),
+                received_dropped: count("tx_dropped"),
+                sent_dropped: count("rx_dropped"),
             });
         }
     }

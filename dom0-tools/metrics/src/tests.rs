@@ -10,10 +10,10 @@ fn files() -> tempfile::TempDir {
         fs::write(path, text).unwrap();
     };
     let devices = "sys/bus/xen-backend/devices";
-    for (file, value) in [("rd_sect", "8"), ("wr_sect", "16"), ("rd_req", "1"), ("wr_req", "2")] {
+    for (file, value) in [("rd_sect", "8"), ("wr_sect", "16"), ("rd_req", "1"), ("wr_req", "2"), ("oo_req", "3")] {
         write(&format!("{devices}/vbd-3-51712/statistics/{file}"), value);
     }
-    for (file, value) in [("rx_bytes", "100"), ("tx_bytes", "200"), ("rx_packets", "3"), ("tx_packets", "4")] {
+    for (file, value) in [("rx_bytes", "100"), ("tx_bytes", "200"), ("rx_packets", "3"), ("tx_packets", "4"), ("rx_errors", "5"), ("tx_errors", "6"), ("rx_dropped", "7"), ("tx_dropped", "8")] {
         write(&format!("{devices}/vif-3-0/net/web0/statistics/{file}"), value);
     }
     write(&format!("{devices}/console-3-0/statistics/rd_sect"), "1");
@@ -25,9 +25,20 @@ fn files() -> tempfile::TempDir {
 fn back_ends_are_found_and_seen_from_the_guest() {
     let root = files();
     let (disks, interfaces) = sysfs::back_ends(root.path());
-    let disk = Disk { domid: 3, devid: 51712, read_bytes: 4096, written_bytes: 8192, reads: 1, writes: 2 };
+    let disk = Disk { domid: 3, devid: 51712, read_bytes: 4096, written_bytes: 8192, reads: 1, writes: 2, out_of_requests: 3 };
     assert_eq!(disks, [disk]);
-    let card = Interface { domid: 3, devid: 0, received_bytes: 200, sent_bytes: 100, received_packets: 4, sent_packets: 3 };
+    let card = Interface {
+        domid: 3,
+        devid: 0,
+        received_bytes: 200,
+        sent_bytes: 100,
+        received_packets: 4,
+        sent_packets: 3,
+        received_errors: 6,
+        sent_errors: 5,
+        received_dropped: 8,
+        sent_dropped: 7,
+    };
     assert_eq!(interfaces, [card]);
 }
 

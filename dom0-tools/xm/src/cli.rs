@@ -3,9 +3,10 @@
 use crate::exit::{EXIT_CODES, Failure};
 use crate::guest::GuestCommand;
 use crate::model::{Domain, Halted};
-use crate::top::rows::Order;
+use crate::top::{Order, Parts};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Looks at and controls the hypervisor and its domains from domain 0.
@@ -65,6 +66,9 @@ pub enum Command {
         keys: String,
     },
     /// Show what domains use, and keep showing it.
+    ///
+    /// Keys: q, Esc or Ctrl-C ends, d sets the delay, space looks at once; n shows network cards, b or x disks, v vCPUs; s or > orders by the next column, < by the one before, i inverts the
+    /// order; r repeats the heads; the arrow and page keys move through domains and columns.
     Top(TopOptions),
     /// Write manual pages and completions for shells into a directory.
     #[command(hide = true)]
@@ -79,6 +83,9 @@ pub enum Command {
     },
 }
 
+/// The delays that `top` takes, in seconds.
+pub const DELAYS_S: RangeInclusive<u32> = 1..=3600;
+
 /// Options of `top`.
 #[derive(Args, Debug)]
 pub struct TopOptions {
@@ -86,7 +93,7 @@ pub struct TopOptions {
     #[arg(short, long)]
     pub batch: bool,
     /// Seconds between two looks.
-    #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(i64::from(*DELAYS_S.start())..=i64::from(*DELAYS_S.end())))]
     pub delay: u32,
     /// End after this many looks.
     #[arg(short, long)]
@@ -94,12 +101,29 @@ pub struct TopOptions {
     /// What the domains are ordered by.
     #[arg(short, long, value_enum, default_value_t)]
     pub order: Order,
+    /// Show network cards.
+    #[arg(short, long)]
+    pub networks: bool,
+    /// Show disks.
+    #[arg(short = 'x', long)]
+    pub vbds: bool,
+    /// Show vCPUs.
+    #[arg(short, long)]
+    pub vcpus: bool,
+    /// Repeat the heads of the table before each domain.
+    #[arg(short, long)]
+    pub repeat_header: bool,
 }
 
 impl TopOptions {
     /// The time between two looks.
     pub fn delay(&self) -> Duration {
         Duration::from_secs(u64::from(self.delay))
+    }
+
+    /// Which parts of domains are shown.
+    pub fn parts(&self) -> Parts {
+        Parts { networks: self.networks, disks: self.vbds, vcpus: self.vcpus }
     }
 }
 

@@ -373,17 +373,45 @@ fn batches_of_top_have_xentop_s_columns() {
         ("MEM(k)", "8192"),
         ("MEM(%)", "3.1"),
         ("MAXMEM(k)", "12288"),
+        ("MAXMEM(%)", "4.7"),
         ("VCPUS", "1"),
         ("NETS", "1"),
         ("NETTX(k)", "3"),
         ("NETRX(k)", "9"),
         ("VBDS", "1"),
+        ("VBD_OO", "2"),
         ("VBD_RD", "7"),
         ("VBD_WR", "5"),
+        ("VBD_RSECT", "4096"),
+        ("VBD_WSECT", "2048"),
+        ("SSID", "0"),
     ] {
         assert_eq!(cell(2, name), value, "{name}:\n{text}");
     }
     assert_eq!(cell(1, "VCPUS"), "2");
+    let with_parts = bench.prints("xm top -b -i 1 -n -x -v");
+    let parts: Vec<&str> = with_parts.lines().skip(3).collect();
+    let expected = [
+        "       web -b----          5    0.0       8192    3.1      12288       4.7     1    1        3        9    1        2        7        5       4096       2048    0",
+        "VCPUs(sec):     0:         5s",
+        "Net0 RX:     9216bytes        9pkts        0err        0drop  TX:     3072bytes        3pkts        0err        0drop",
+        "VBD BlkBack  51712  OO:        2   RD:        7   WR:        5  RSECT:       4096  WSECT:       2048",
+    ];
+    assert_eq!(parts, expected, "{with_parts}");
+    let heads = |line: &str| bench.prints(line).lines().filter(|line| line.contains("CPU(sec)")).count();
+    assert_eq!((heads("xm top -b -i 1"), heads("xm top -b -i 1 -r")), (1, 2));
+}
+
+#[test]
+fn top_as_json_has_sums_of_all_devices() {
+    let bench = Bench::new();
+    let looks = bench.json("xm top --json -i 1");
+    let expected = json!({
+        "name": "web", "id": 3, "state": "-b----", "cpu_time_s": 5.0, "cpu_percent": null, "memory_kib": 8192, "memory_percent": 3.125, "max_memory_kib": 12288,
+        "max_memory_percent": 4.6875, "vcpus": 1, "networks": 1, "sent_kib": 3, "received_kib": 9, "disks": 1, "out_of_requests": 2, "reads": 7, "writes": 5,
+        "read_kib": 2048, "written_kib": 1024, "read_sectors": 4096, "written_sectors": 2048, "ssid": 0,
+    });
+    assert_eq!(looks[1], expected);
 }
 
 #[test]

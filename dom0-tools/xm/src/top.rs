@@ -1,7 +1,13 @@
 //! `xm top`: what domains use, again and again.
 
-pub mod rows;
+mod columns;
+mod page;
+mod rows;
 mod screen;
+mod view;
+
+pub use columns::Order;
+pub use view::Parts;
 
 use crate::cli::TopOptions;
 use crate::exit::Failure;
@@ -9,7 +15,9 @@ use crate::host::Host;
 use crate::machine::Machine;
 use oxen_metrics::Snapshot;
 use oxen_xenstore::{Nodes as _, Store};
-use rows::{Look, text};
+use columns::text;
+use page::Facts;
+use rows::Look;
 use std::io::Write;
 use std::path::Path;
 use std::thread;
@@ -47,6 +55,16 @@ impl<'m> Source<'m> {
         Ok(Look::new(snapshot, Instant::now(), before))
     }
 
+    /// What does not change.
+    fn facts(&self) -> Result<Facts, Failure> {
+        let version = self.host.xen().version()?;
+        let phys = self.host.xen().physinfo()?;
+        Ok(Facts {
+            version: format!("{}.{}{}", version.major, version.minor, version.extra),
+            cpu_mhz: phys.cpu_khz / 1000,
+        })
+    }
+
     fn name(&self, domid: u16) -> Option<String> {
         if domid == 0 {
             return Some("Domain-0".to_owned());
@@ -70,7 +88,7 @@ fn batch(source: &Source<'_>, options: &TopOptions, json: bool, out: &mut dyn Wr
                 .map(|json| json + "\n")
                 .unwrap_or_default()
         } else {
-            text(&look.rows)
+            text(&look.rows, options.parts(), options.repeat_header)
         };
         crate::print(output.as_bytes(), out)?;
         done = done.saturating_add(1);

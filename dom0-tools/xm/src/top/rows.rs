@@ -3,13 +3,15 @@
 use crate::model::State;
 use crate::text;
 use oxen_abi::domctl::GetDomainInfo;
-use oxen_metrics::{Domain, Snapshot};
+use oxen_metrics::{Disk, Domain, Interface, Snapshot};
 use serde::Serialize;
-use std::cmp::Ordering;
-use std::fmt::Write;
 use std::time::Instant;
 
+/// Bytes of a sector in the counts of disks.
+pub const SECTOR: u64 = 512;
+
 /// A moment.
+#[derive(Clone, Debug)]
 pub struct Look {
     /// The domains, by id.
     pub rows: Vec<Row>,
@@ -33,6 +35,9 @@ pub struct Row {
     pub id: u16,
     /// Its state as letters.
     pub state: String,
+    /// The same.
+    #[serde(skip)]
+    pub states: State,
     /// Processor time, in seconds.
     pub cpu_time_s: f64,
     /// Processor time since the last look, in percent of one pCPU; `None` at the first look.
@@ -43,6 +48,8 @@ pub struct Row {
     pub memory_percent: f64,
     /// The most memory that it may have, in KiB; `None` without limit.
     pub max_memory_kib: Option<u64>,
+    /// The same, in percent of the host's; `None` without limit.
+    pub max_memory_percent: Option<f64>,
     /// vCPUs that are online.
     pub vcpus: usize,
     /// Network cards.
@@ -53,6 +60,8 @@ pub struct Row {
     pub received_kib: u64,
     /// Disks.
     pub disks: usize,
+    /// How often back ends had no room for another request.
+    pub out_of_requests: u64,
     /// Requests to read.
     pub reads: u64,
     /// Requests to write.
@@ -61,6 +70,26 @@ pub struct Row {
     pub read_kib: u64,
     /// What was written to disks, in KiB.
     pub written_kib: u64,
+    /// Sectors read.
+    pub read_sectors: u64,
+    /// Sectors written.
+    pub written_sectors: u64,
+    /// Its security label.
+    pub ssid: u32,
+    /// The parts that the sums are of.
+    #[serde(skip)]
+    pub parts: Parts,
+}
+
+/// A domain's vCPUs and devices.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parts {
+    /// Number and processor time in ns of the vCPUs that are online.
+    pub vcpus: Vec<(u32, u64)>,
+    /// Back ends of network cards.
+    pub cards: Vec<Interface>,
+    /// Back ends of disks.
+    pub disks: Vec<Disk>,
 }
 
 impl Look {
@@ -110,40 +139,44 @@ impl Row {
         host_memory: u64,
         cpu_percent: Option<f64>,
     ) -> Self {
-        let disks = || {
-            snapshot
-                .disks
-                .iter()
-                .filter(|disk| disk.domid == domain.domid)
-        };
-        let cards = || {
-            snapshot
-                .interfaces
-                .iter()
-                .filter(|card| card.domid == domain.domid)
-        };
+        let disks: Vec<Disk> = snapshot.disks.iter().filter(|disk| disk.domid == domain.domid).copied().collect();
+        let cards: Vec<Interface> = snapshot.interfaces.iter().filter(|card| card.domid == domain.domid).copied().collect();
         let info = GetDomainInfo {
             flags: domain.flags,
             ..GetDomainInfo::default()
         };
+        let states = State::new(&info);
+        let of_disks = |count: fn(&Disk) -> u64| disks.iter().map(count).sum::<u64>();
+        let of_cards = |count: fn(&Interface) -> u64| cards.iter().map(count).sum::<u64>();
+        let (read_bytes, written_bytes) = (of_disks(|disk| disk.read_bytes), of_disks(|disk| disk.written_bytes));
+        let online = domain.vcpus.iter().filter(|vcpu| vcpu.online);
+        let vcpus: Vec<(u32, u64)> = online.map(|vcpu| (vcpu.vcpu, vcpu.cpu_time_ns)).collect();
         Self {
-            name: domain.name.clone(),
+            // Whoever may write a name must not write to the terminal.
+            name: domain.name.replace(char::is_control, "?"),
             id: domain.domid,
-            state: text::state(&State::new(&info)),
+            state: text::state(&states),
+            states,
             cpu_time_s: domain.cpu_time_ns as f64 / 1e9,
             cpu_percent,
             memory_kib: domain.memory >> 10,
             memory_percent: percent(domain.memory, host_memory),
             max_memory_kib: domain.max_memory.map(|most| most >> 10),
-            vcpus: domain.vcpus.iter().filter(|vcpu| vcpu.online).count(),
-            networks: cards().count(),
-            sent_kib: cards().map(|card| card.sent_bytes).sum::<u64>() >> 10,
-            received_kib: cards().map(|card| card.received_bytes).sum::<u64>() >> 10,
-            disks: disks().count(),
-            reads: disks().map(|disk| disk.reads).sum(),
-            writes: disks().map(|disk| disk.writes).sum(),
-            read_kib: disks().map(|disk| disk.read_bytes).sum::<u64>() >> 10,
-            written_kib: disks().map(|disk| disk.written_bytes).sum::<u64>() >> 10,
+            max_memory_percent: domain.max_memory.map(|most| percent(most, host_memory)),
+            vcpus: vcpus.len(),
+            networks: cards.len(),
+            sent_kib: of_cards(|card| card.sent_bytes) >> 10,
+            received_kib: of_cards(|card| card.received_bytes) >> 10,
+            disks: disks.len(),
+            out_of_requests: of_disks(|disk| disk.out_of_requests),
+            reads: of_disks(|disk| disk.reads),
+            writes: of_disks(|disk| disk.writes),
+            read_kib: read_bytes >> 10,
+            written_kib: written_bytes >> 10,
+            read_sectors: read_bytes / SECTOR,
+            written_sectors: written_bytes / SECTOR,
+            ssid: domain.ssid,
+            parts: Parts { vcpus, cards, disks },
         }
     }
 }
@@ -154,112 +187,6 @@ fn percent(part: u64, whole: u64) -> f64 {
     } else {
         part as f64 * 100.0 / whole as f64
     }
-}
-
-/// What rows are ordered by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Order {
-    /// The id.
-    #[default]
-    Id,
-    /// Processor time since the last look, the most first.
-    Cpu,
-    /// Memory, the most first.
-    Memory,
-    /// The name.
-    Name,
-}
-
-impl Order {
-    /// Puts `rows` in order.
-    pub fn sort(self, rows: &mut [Row]) {
-        rows.sort_by(|a, b| {
-            let by = match self {
-                Self::Id => Ordering::Equal,
-                Self::Cpu => b
-                    .cpu_percent
-                    .unwrap_or(0.0)
-                    .total_cmp(&a.cpu_percent.unwrap_or(0.0)),
-                Self::Memory => b.memory_kib.cmp(&a.memory_kib),
-                Self::Name => a.name.cmp(&b.name),
-            };
-            by.then(a.id.cmp(&b.id))
-        });
-    }
-}
-
-/// The columns' heads, as in xentop, with the least width of each.
-pub const COLUMNS: &[(&str, usize)] = &[
-    ("NAME", 10),
-    ("STATE", 6),
-    ("CPU(sec)", 10),
-    ("CPU(%)", 6),
-    ("MEM(k)", 10),
-    ("MEM(%)", 6),
-    ("MAXMEM(k)", 10),
-    ("VCPUS", 5),
-    ("NETS", 4),
-    ("NETTX(k)", 8),
-    ("NETRX(k)", 8),
-    ("VBDS", 4),
-    ("VBD_RD", 8),
-    ("VBD_WR", 8),
-    ("VBD_RD(k)", 9),
-    ("VBD_WR(k)", 9),
-];
-
-/// The cells of a row, in the order of [`COLUMNS`].
-pub fn cells(row: &Row) -> Vec<String> {
-    vec![
-        row.name.clone(),
-        row.state.clone(),
-        format!("{:.0}", row.cpu_time_s),
-        format!("{:.1}", row.cpu_percent.unwrap_or(0.0)),
-        row.memory_kib.to_string(),
-        format!("{:.1}", row.memory_percent),
-        row.max_memory_kib
-            .map_or_else(|| "no limit".to_owned(), |most| most.to_string()),
-        row.vcpus.to_string(),
-        row.networks.to_string(),
-        row.sent_kib.to_string(),
-        row.received_kib.to_string(),
-        row.disks.to_string(),
-        row.reads.to_string(),
-        row.writes.to_string(),
-        row.read_kib.to_string(),
-        row.written_kib.to_string(),
-    ]
-}
-
-/// The widths of the columns that `rows` need.
-pub fn widths(rows: &[Row]) -> Vec<usize> {
-    let mut widths: Vec<usize> = COLUMNS
-        .iter()
-        .map(|(head, least)| head.len().max(*least))
-        .collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(cells(row)) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    widths
-}
-
-/// A table as text.
-pub fn text(rows: &[Row]) -> String {
-    let widths = widths(rows);
-    let heads = COLUMNS.iter().map(|(head, _)| (*head).to_owned()).collect();
-    let mut out = String::new();
-    for line in std::iter::once(heads).chain(rows.iter().map(cells)) {
-        let line: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:>width$}"))
-            .collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{}", line.join(" "));
-    }
-    out
 }
 
 #[cfg(test)]
@@ -306,34 +233,5 @@ mod tests {
         // Another domain with the same id.
         let third = Look::new(snapshot(0), start + Duration::from_secs(3), Some(&second));
         assert_eq!(third.rows[1].cpu_percent, None);
-    }
-
-    #[test]
-    fn the_table_has_xentop_s_columns() {
-        let look = Look::new(snapshot(1_500_000_000), Instant::now(), None);
-        let table = text(&look.rows);
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(
-            lines[0],
-            "      NAME  STATE   CPU(sec) CPU(%)     MEM(k) MEM(%)  MAXMEM(k) VCPUS NETS NETTX(k) NETRX(k) VBDS   VBD_RD   VBD_WR VBD_RD(k) VBD_WR(k)"
-        );
-        assert_eq!(
-            lines[2],
-            "       web ------          2    0.0      65536    6.2   no limit     0    0        0        0    0        0        0         0         0"
-        );
-    }
-
-    #[test]
-    fn rows_can_be_ordered() {
-        let mut rows = Look::new(snapshot(1), Instant::now(), None).rows;
-        Order::Name.sort(&mut rows);
-        assert_eq!(rows[0].name, "Domain-0");
-        rows[1].cpu_percent = Some(1.0);
-        Order::Cpu.sort(&mut rows);
-        assert_eq!(rows[0].name, "web");
-        Order::Memory.sort(&mut rows);
-        assert_eq!(rows[0].name, "Domain-0");
-        Order::Id.sort(&mut rows);
-        assert_eq!(rows[1].id, 3);
     }
 }

@@ -1,92 +1,159 @@
-//! `xm top` on the whole screen: each look is drawn over the one before, until the user ends it with Ctrl-C.
+//! `xm top` on a terminal, which is given back as it was however the program ends.
 
-use super::rows::{Look, text};
 use super::Source;
+use super::page::{Facts, Size, Span, Style, page};
+use super::rows::Look;
+use super::view::{View, Wish};
 use crate::cli::TopOptions;
 use crate::exit::Failure;
-use std::io;
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::event::{self, Event};
+use crossterm::style::{Attribute, Print, SetAttribute};
+use crossterm::terminal::{self, Clear, ClearType, DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::{execute, queue};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::{self, IsTerminal, Write};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-/// Moves to the screen's first place (ECMA-48, CUP).
-const HOME: &str = "\x1b[H";
-/// Clears the rest of a line, and of the screen (ECMA-48, EL and ED).
-const REST_OF_LINE: &str = "\x1b[K";
-const REST_OF_SCREEN: &str = "\x1b[J";
+/// The size of a terminal that does not tell, such as one at a serial line.
+const USUAL: Size = Size { width: 80, height: 24 };
+
+/// Whether the terminal is ours. Changed and acted upon with standard output locked.
+static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Looks until it is told to end.
 pub fn run(source: &Source<'_>, options: &TopOptions) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return Err(Failure::Usage("standard output is no terminal; `xm top -b` prints to files and pipes".to_owned()));
+    }
+    let facts = source.facts()?;
+    let mut view = View::new(options);
     let mut look = source.look(None)?;
+    let terminal = Terminal::take().map_err(Failure::Output)?;
     let mut done: u32 = 1;
     loop {
-        options.order.sort(&mut look.rows);
-        let mut stdout = io::stdout().lock();
-        crate::print(picture(&look).as_bytes(), &mut stdout)?;
-        drop(stdout);
-        if options.iterations.is_some_and(|most| done >= most) {
+        terminal.draw(&look, &facts, &mut view).map_err(Failure::Output)?;
+        let wish = terminal.wait(&look, &facts, &mut view).map_err(Failure::Output)?;
+        if wish == Wish::Quit || options.iterations.is_some_and(|most| done >= most) {
             return Ok(());
         }
-        thread::sleep(options.delay());
         look = source.look(Some(&look))?;
         done = done.saturating_add(1);
     }
 }
 
-/// A whole screen.
-fn picture(look: &Look) -> String {
-    let used = look.memory_kib.saturating_sub(look.free_kib);
-    let summary = format!(
-        "{} domains, {} pCPUs, {:.1} % busy; memory {} MiB, {} used, {} free\n\n",
-        look.rows.len(),
-        look.cpus,
-        busy_percent(look),
-        look.memory_kib >> 10,
-        used >> 10,
-        look.free_kib >> 10
-    );
-    let lines = (summary + &text(&look.rows)).replace('\n', &format!("{REST_OF_LINE}\n"));
-    format!("{HOME}{lines}{REST_OF_SCREEN}")
+/// The terminal, for as long as this exists.
+struct Terminal;
+
+impl Terminal {
+    /// Takes the terminal: no echo, no lines, a screen of its own. It is given back when this is dropped, before the message of a panic and before a signal ends the program.
+    fn take() -> io::Result<Self> {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            give_back();
+            before(info);
+        }));
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
+        thread::spawn(move || {
+            for signal in signals.forever() {
+                give_back();
+                // When the signal does not end the program, nothing is lost by going on.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        });
+        let mut stdout = io::stdout().lock();
+        TAKEN.store(true, Ordering::Relaxed);
+        let terminal = Self;
+        terminal::enable_raw_mode()?;
+        execute!(stdout, EnterAlternateScreen, Hide, DisableLineWrap)?;
+        Ok(terminal)
+    }
+
+    fn draw(&self, look: &Look, facts: &Facts, view: &mut View) -> io::Result<()> {
+        let lines = page(look, facts, view, size());
+        let mut picture = Vec::new();
+        paint(&lines, &mut picture)?;
+        let mut stdout = io::stdout().lock();
+        if TAKEN.load(Ordering::Relaxed) {
+            stdout.write_all(&picture)?;
+        }
+        stdout.flush()
+    }
+
+    /// Does what keys say until the time of the next look has come or a key asks for it, or for the end.
+    fn wait(&self, look: &Look, facts: &Facts, view: &mut View) -> io::Result<Wish> {
+        let start = Instant::now();
+        loop {
+            let left = Duration::from_secs(u64::from(view.delay_s)).saturating_sub(start.elapsed());
+            if left.is_zero() || !event::poll(left)? {
+                return Ok(Wish::Look);
+            }
+            let wish = match event::read()? {
+                Event::Key(key) => view.press(key, size().table()),
+                Event::Resize(..) => Wish::Draw,
+                _ => Wish::Nothing,
+            };
+            match wish {
+                Wish::Nothing => {}
+                Wish::Draw => self.draw(look, facts, view)?,
+                Wish::Look | Wish::Quit => return Ok(wish),
+            }
+        }
+    }
 }
 
-/// The processor time of all domains since the last look, in percent of all pCPUs.
-fn busy_percent(look: &Look) -> f64 {
-    // The sum of no numbers would be minus zero.
-    let sum = look
-        .rows
-        .iter()
-        .filter_map(|row| row.cpu_percent)
-        .fold(0.0, |sum, part| sum + part);
-    sum / f64::from(look.cpus.max(1))
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Makes the terminal what it was, once.
+fn give_back() {
+    let mut stdout = io::stdout().lock();
+    if TAKEN.swap(false, Ordering::Relaxed) {
+        // A terminal that has gone away needs nothing.
+        let _ = execute!(stdout, EnableLineWrap, Show, LeaveAlternateScreen);
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+fn size() -> Size {
+    match terminal::size() {
+        Ok((width, height)) if width > 0 && height > 0 => Size { width: width.into(), height: height.into() },
+        _ => USUAL,
+    }
+}
+
+/// Writes `lines` over what the screen shows.
+fn paint(lines: &[Vec<Span>], out: &mut impl Write) -> io::Result<()> {
+    for (row, line) in (0..).zip(lines) {
+        queue!(out, MoveTo(0, row))?;
+        for (style, text) in line {
+            match style {
+                Style::Plain => queue!(out, Print(text))?,
+                Style::Reverse => queue!(out, SetAttribute(Attribute::Reverse), Print(text), SetAttribute(Attribute::Reset))?,
+                Style::Bold => queue!(out, SetAttribute(Attribute::Bold), Print(text), SetAttribute(Attribute::Reset))?,
+            }
+        }
+        queue!(out, Clear(ClearType::UntilNewLine))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oxen_metrics::{Domain, Host, Snapshot};
-    use std::time::Instant;
 
     #[test]
-    fn the_screen_shows_host_and_domains() {
-        let snapshot = Snapshot {
-            host: Some(Host {
-                cpus: 2,
-                memory: 1 << 30,
-                free: 1 << 29,
-                ..Host::default()
-            }),
-            domains: vec![Domain {
-                name: "Domain-0".to_owned(),
-                ..Domain::default()
-            }],
-            ..Snapshot::default()
-        };
-        let screen = picture(&Look::new(snapshot, Instant::now(), None));
-        assert!(
-            screen.starts_with(
-                "\x1b[H1 domains, 2 pCPUs, 0.0 % busy; memory 1024 MiB, 512 used, 512 free\x1b[K\n"
-            ),
-            "{screen:?}"
-        );
-        assert!(screen.contains("Domain-0 ------"), "{screen:?}");
-        assert!(screen.ends_with("\x1b[K\n\x1b[J"), "{screen:?}");
+    fn lines_are_painted_over_what_was_there() {
+        let lines = [vec![(Style::Plain, "a".to_owned()), (Style::Reverse, "b".to_owned())], Vec::new(), vec![(Style::Bold, "c".to_owned())]];
+        let mut out = Vec::new();
+        paint(&lines, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "\x1b[1;1Ha\x1b[7mb\x1b[0m\x1b[K\x1b[2;1H\x1b[K\x1b[3;1H\x1b[1mc\x1b[0m\x1b[K");
     }
 }
