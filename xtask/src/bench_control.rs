@@ -225,7 +225,10 @@ instructions cost on a real processor, nor about disks and networks: image files
 - *first-line*, *init*: from the start of the command to the kernel's first line and to the guest's init, as the console's log shows them.
 - *domu-*: the rows of `cargo xtask bench`, inside a guest. *vif*, *vbd*: time for each MiB by TCP and on the disk; *cpu*: processor time of all domains for it.
 - *idle*: processor time of all domains while nothing is asked for.
-- *memory*: what the hypervisor's free memory shrinks beyond the guests' own, and what dom0's available memory shrinks, for each of 100 minimal guests.
+- *memory*: what the hypervisor's free memory shrinks beyond the guests' own, and what dom0's available memory shrinks, for each of 100 minimal guests
+  (a copy of `xl` stays with each).
+
+`--part minimal,many,linux,devices` names the parts to measure; the rows of the others are then those of the last run.
 "
     )
 }
