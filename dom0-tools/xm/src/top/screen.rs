@@ -146,14 +146,4 @@ fn paint(lines: &[Vec<Span>], out: &mut impl Write) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_painted_over_what_was_there() {
-        let lines = [vec![(Style::Plain, "a".to_owned()), (Style::Reverse, "b".to_owned())], Vec::new(), vec![(Style::Bold, "c".to_owned())]];
-        let mut out = Vec::new();
-        paint(&lines, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "\x1b[1;1Ha\x1b[7mb\x1b[0m\x1b[K\x1b[2;1H\x1b[K\x1b[3;1H\x1b[1mc\x1b[0m\x1b[K");
-    }
-}
+mod tests;
