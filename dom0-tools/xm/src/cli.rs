@@ -1,12 +1,16 @@
 //! The command line.
 
+use crate::deferred::{Deferred, JSON};
 use crate::exit::{EXIT_CODES, Failure};
 use crate::guest::GuestCommand;
 use crate::model::{Domain, Halted};
 use crate::top::{Order, Parts};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
+use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Looks at and controls the hypervisor and its domains from domain 0.
@@ -14,7 +18,7 @@ use std::time::Duration;
 #[command(name = "xm", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Print JSON instead of text.
-    #[arg(long, global = true)]
+    #[arg(long, id = JSON)]
     pub json: bool,
 
     /// What to do.
@@ -22,65 +26,107 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// The command line `words`, the first of which is the program's name.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or the help that it asks for.
+    pub fn read<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        // Taking the description of all commands apart would take long and serve nothing, as the process ends soon.
+        let mut command = ManuallyDrop::new(Self::command());
+        let mut matches = command.try_get_matches_from_mut(words)?;
+        let after_command = matches.subcommand().and_then(|(_, command)| command.try_get_one(JSON).ok().flatten().copied());
+        let mut cli = Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+        cli.json |= after_command.unwrap_or(false);
+        Ok(cli)
+    }
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Describe the host and the hypervisor.
-    Info {
-        /// Also describe where processors and memory are.
-        #[arg(short, long)]
-        numa: bool,
-    },
+    Info(Deferred<InfoOptions>),
     /// List domains: name, id, memory in MiB, vCPUs, state and processor time.
     ///
     /// State letters: r some vCPU runs, b all wait, p paused, s shut down, c crashed, d being destroyed.
-    List {
-        /// Names or ids; all domains when none is given.
-        domains: Vec<String>,
-        /// Everything that xend knows about them, as JSON.
-        #[arg(short, long)]
-        long: bool,
-    },
+    List(Deferred<ListOptions>),
     /// Commands on guests.
     #[command(flatten)]
     Guest(GuestCommand),
     /// List vCPUs: where they are, their state, processor time and where they may run.
-    VcpuList {
-        /// Names or ids; all domains when none is given.
-        domains: Vec<String>,
-    },
+    VcpuList(Deferred<AnyDomains>),
     /// Say how long domains have been running.
-    Uptime {
-        /// Names or ids; all domains when none is given.
-        domains: Vec<String>,
-    },
+    Uptime(Deferred<AnyDomains>),
     /// Print the hypervisor's messages.
-    Dmesg {
-        /// Forget them after printing.
-        #[arg(short, long)]
-        clear: bool,
-    },
+    Dmesg(Deferred<DmesgOptions>),
     /// Press keys on the hypervisor's console; `xm dmesg` then shows what they did. Key h lists the keys.
-    DebugKeys {
-        /// The keys, such as `h` or `q`.
-        keys: String,
-    },
+    DebugKeys(Deferred<Keys>),
     /// Show what domains use, and keep showing it.
     ///
     /// Keys: q, Esc or Ctrl-C ends, d sets the delay, space looks at once; n shows network cards, b or x disks, v vCPUs; s or > orders by the next column, < by the one before, i inverts the
     /// order; r repeats the heads; the arrow and page keys move through domains and columns.
-    Top(TopOptions),
+    Top(Deferred<TopOptions>),
     /// Write manual pages and completions for shells into a directory.
     #[command(hide = true)]
-    Manuals {
-        /// The directory.
-        directory: std::path::PathBuf,
-    },
+    Manuals(Deferred<ManualsOptions>),
     /// Describe a command, or list all commands.
-    Help {
-        /// The command.
-        command: Option<String>,
-    },
+    Help(Deferred<HelpOptions>),
+}
+
+/// Options of `info`.
+#[derive(Args, Debug)]
+pub struct InfoOptions {
+    /// Also describe where processors and memory are.
+    #[arg(short, long)]
+    pub numa: bool,
+}
+
+/// Options of `list`.
+#[derive(Args, Debug)]
+pub struct ListOptions {
+    /// Names or ids; all domains when none is given.
+    pub domains: Vec<String>,
+    /// Everything that xend knows about them, as JSON.
+    #[arg(short, long)]
+    pub long: bool,
+}
+
+/// Domains, or all of them.
+#[derive(Args, Debug)]
+pub struct AnyDomains {
+    /// Names or ids; all domains when none is given.
+    pub domains: Vec<String>,
+}
+
+/// Options of `dmesg`.
+#[derive(Args, Debug)]
+pub struct DmesgOptions {
+    /// Forget them after printing.
+    #[arg(short, long)]
+    pub clear: bool,
+}
+
+/// Keys of the hypervisor's console.
+#[derive(Args, Debug)]
+pub struct Keys {
+    /// The keys, such as `h` or `q`.
+    pub keys: String,
+}
+
+/// Options of `manuals`.
+#[derive(Args, Debug)]
+pub struct ManualsOptions {
+    /// The directory.
+    pub directory: PathBuf,
+}
+
+/// Options of `help`.
+#[derive(Args, Debug)]
+pub struct HelpOptions {
+    /// The command.
+    pub command: Option<String>,
 }
 
 /// The delays that `top` takes, in seconds.
@@ -186,7 +232,6 @@ pub fn describe(command: &clap::Command) -> Description {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn command_line_is_well_formed() {
@@ -195,9 +240,26 @@ mod tests {
 
     #[test]
     fn json_is_accepted_before_and_after_the_command() {
-        assert!(Cli::parse_from(["xm", "--json", "list"]).json);
-        assert!(Cli::parse_from(["xm", "list", "--json"]).json);
-        assert!(Cli::parse_from(["xm", "help", "--json"]).json);
+        let json = |line: &str| Cli::read(line.split(' ')).map(|cli| cli.json).map_err(|error| error.to_string());
+        for line in ["xm --json list", "xm list --json", "xm list web --json -l", "xm help --json", "xm metrics --json"] {
+            assert_eq!(json(line), Ok(true), "{line}");
+        }
+        assert_eq!(json("xm list"), Ok(false));
+        assert!(json("xm --jason list").is_err() && json("xm list --jason").is_err());
+    }
+
+    #[test]
+    fn every_command_has_a_description_and_takes_json() {
+        let mut root = Cli::command();
+        root.build();
+        for command in root.get_subcommands() {
+            let json = command.get_arguments().filter(|option| option.get_long() == Some(JSON)).count();
+            assert!(json == 1 && command.get_about().is_some(), "{}", command.get_name());
+        }
+        // Its own description, not that of its options' structure.
+        let about = |name: &str| root.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+        assert_eq!(about("new").as_deref(), Some("Make a guest known without starting it; `xm start` starts it"));
+        assert!(root.find_subcommand("list").and_then(clap::Command::get_long_about).is_some_and(|about| about.to_string().contains("State letters")));
     }
 
     #[test]

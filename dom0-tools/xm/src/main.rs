@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod deferred;
 mod exit;
 mod guest;
 mod host;
@@ -16,17 +17,18 @@ mod tests;
 mod text;
 mod top;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use cli::{Cli, Command};
 use exit::Failure;
 use host::Host;
 use machine::Machine;
 use oxen_xend_api::Client;
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read(env::args_os()).unwrap_or_else(|error| error.exit());
     match carry_out(&cli, &Machine::default(), &mut io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -47,41 +49,41 @@ fn carry_out(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<(), Fa
 /// Carries the command out and returns what to print at its end; `top` prints to `out` meanwhile.
 fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Failure> {
     match &cli.command {
-        Command::Info { numa } => {
-            let info = Host::open(machine)?.info(*numa)?;
+        Command::Info(options) => {
+            let info = Host::open(machine)?.info(options.numa)?;
             Ok(render(cli.json, &info, text::info))
         }
-        Command::List { domains, long: true } => long_list(&machine.xend, domains),
+        Command::List(options) if options.long => long_list(&machine.xend, &options.domains),
         Command::Guest(command) => guest::run(command, &machine.xend, cli.json),
-        Command::List { domains, long: false } => {
-            let (running, halted) = cli::select_all(Host::open(machine)?.domains()?, guest::halted(&machine.xend), domains)?;
+        Command::List(options) => {
+            let (running, halted) = cli::select_all(Host::open(machine)?.domains()?, guest::halted(&machine.xend), &options.domains)?;
             if cli.json {
                 let rows = running.iter().map(serde_json::to_value).chain(halted.iter().map(serde_json::to_value));
                 return Ok(json(&rows.filter_map(Result::ok).collect::<Vec<_>>()));
             }
             Ok(text::list(&running, &halted).into_bytes())
         }
-        Command::VcpuList { domains } => {
+        Command::VcpuList(options) => {
             let host = Host::open(machine)?;
-            let vcpus = host.vcpus(cli::select(host.domains()?, domains)?)?;
+            let vcpus = host.vcpus(cli::select(host.domains()?, &options.domains)?)?;
             Ok(render(cli.json, &vcpus, |vcpus| text::vcpu_list(vcpus)))
         }
-        Command::Uptime { domains } => {
-            let uptimes = host::uptimes(machine, cli::select(Host::open(machine)?.domains()?, domains)?);
+        Command::Uptime(options) => {
+            let uptimes = host::uptimes(machine, cli::select(Host::open(machine)?.domains()?, &options.domains)?);
             Ok(render(cli.json, &uptimes, |uptimes| text::uptime(uptimes)))
         }
-        Command::Dmesg { clear } => {
-            let ring = Host::open(machine)?.dmesg(*clear)?;
+        Command::Dmesg(options) => {
+            let ring = Host::open(machine)?.dmesg(options.clear)?;
             Ok(if cli.json {
                 json(&model::lines(&ring))
             } else {
                 ring
             })
         }
-        Command::DebugKeys { keys } => {
-            Host::open(machine)?.debug_keys(keys)?;
+        Command::DebugKeys(options) => {
+            Host::open(machine)?.debug_keys(&options.keys)?;
             Ok(if cli.json {
-                json(&serde_json::json!({ "keys": keys }))
+                json(&serde_json::json!({ "keys": options.keys }))
             } else {
                 Vec::new()
             })
@@ -90,11 +92,11 @@ fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Fai
             top::run(options, cli.json, machine, out)?;
             Ok(Vec::new())
         }
-        Command::Manuals { directory } => {
-            manuals::write(Cli::command(), directory).map_err(Failure::Output)?;
+        Command::Manuals(options) => {
+            manuals::write(Cli::command(), &options.directory).map_err(Failure::Output)?;
             Ok(Vec::new())
         }
-        Command::Help { command } => help(cli.json, command.as_deref()),
+        Command::Help(options) => help(cli.json, options.command.as_deref()),
     }
 }
 

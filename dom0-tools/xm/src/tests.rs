@@ -3,7 +3,6 @@
 use crate::cli::Cli;
 use crate::exit::Failure;
 use crate::machine::Machine;
-use clap::Parser;
 use oxen_abi::Errno;
 use oxen_abi::sched::ShutdownReason;
 use oxen_dom0_testkit::{FakeHost, World, Xend};
@@ -91,7 +90,7 @@ impl Bench {
 
 /// Carries a command line out: the exit code, and what is printed or, when it fails, the message.
 fn run(machine: &Machine, line: &str) -> (u8, String) {
-    let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let cli = Cli::read(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
     let mut out = Vec::new();
     match crate::carry_out(&cli, machine, &mut out) {
         Ok(()) => (0, String::from_utf8(out).unwrap()),
@@ -502,7 +501,7 @@ impl Write for Closed {
 fn a_reader_that_went_away_is_no_failure_and_a_full_disk_is() {
     let bench = Bench::new();
     for line in ["xm list", "xm top -b", "xm top --json"] {
-        let cli = Cli::parse_from(line.split(' '));
+        let cli = Cli::read(line.split(' ')).unwrap();
         assert!(crate::carry_out(&cli, &bench.machine, &mut Closed(io::ErrorKind::BrokenPipe)).is_ok(), "{line}");
         let failure = crate::carry_out(&cli, &bench.machine, &mut Closed(io::ErrorKind::StorageFull)).unwrap_err();
         assert!(matches!(failure, Failure::Output(_)) && failure.code() == 1, "{line}: {failure}");

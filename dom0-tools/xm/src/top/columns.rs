@@ -270,7 +270,8 @@ mod tests {
     #[test]
     fn each_order_goes_by_its_column() {
         let (low, high) = (row(1, "a"), row(2, "b"));
-        let number: &[(Order, fn(&mut Row))] = &[
+        type Raise = fn(&mut Row);
+        let number: &[(Order, Raise)] = &[
             (Order::Time, |row| row.cpu_time_s = 1.0),
             (Order::Cpu, |row| row.cpu_percent = Some(1.0)),
             (Order::Memory, |row| row.memory_kib = 1),

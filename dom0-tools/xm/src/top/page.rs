@@ -188,13 +188,12 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
     use crate::top::columns::Order;
-    use clap::Parser;
     use oxen_abi::domctl::{DOMINF_BLOCKED, DOMINF_RUNNING};
     use oxen_metrics::{Disk, Domain, Host, Snapshot};
     use std::time::Instant;
 
     fn view() -> View {
-        match Cli::parse_from(["xm", "top"]).command {
+        match Cli::read(["xm", "top"]).unwrap().command {
             Command::Top(options) => View::new(&options),
             _ => unreachable!(),
         }

@@ -152,13 +152,12 @@ impl View {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
-    use clap::Parser;
 
     /// Lines of the table that fit.
     const PAGE: usize = 10;
 
     fn view(options: &str) -> View {
-        let cli = Cli::parse_from(format!("xm top {options}").split_whitespace());
+        let cli = Cli::read(format!("xm top {options}").split_whitespace()).unwrap();
         let Command::Top(options) = cli.command else { panic!("{options}") };
         View::new(&options)
     }
