@@ -219,7 +219,8 @@ instructions cost on a real processor, nor about disks and networks: image files
 ```
 {table}```
 
-- *minimal*: a test kernel in 8 MiB that sleeps in pieces of 100 ms (`guests/src/bin/idle.rs`); *linux*: Debian's kernel with a small initramfs in 160 MiB;
+- *minimal*: a test kernel in 8 MiB that sleeps in pieces of 100 ms (`guests/src/bin/idle.rs`); *linux*: Debian's kernel with a small initramfs in 160 MiB and with
+  `tsc_mode = \"native\"` (by default Xen would emulate readings of the time stamp counter in this machine, about 1260 instructions in each of the guest's system calls);
   *devices*: with a disk (a file behind a loop device) and a card on a bridge, which `xl` sets up with Xen's own scripts.
 - *minimal* and *list* are medians of three, the first time not counted; *first* is a Linux guest whose kernel nobody has unpacked yet.
 - *first-line*, *init*: from the start of the command to the kernel's first line and to the guest's init, as the console's log shows them.
