@@ -11,7 +11,7 @@ xm) start_tools || fail "the control stack does not start" ;;
 *) fail "oxen.tools must be xl or xm" ;;
 esac
 oxen-control-bench "$(word oxen.tools)" $(word oxen.parts | tr , ' ') || {
-    tail -n 20 /var/log/xen/xen-hotplug.log /var/log/xen/xend.log 2>/dev/null
+    tail -n 20 /var/log/xen/xen-hotplug.log /var/log/xen/xend.log /var/log/xen/console/guest-*.log 2>/dev/null
     fail "oxen-control-bench ended with $?"
 }
 ok
