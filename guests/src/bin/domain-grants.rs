@@ -167,6 +167,27 @@ fn copies(remote: &Remote, window: Page, flags: &dyn Fn(u32) -> u64) {
         expect!("copy.part_begins", page.read(64), 0x0605_0403_0200_0000);
         expect!("copy.part_ends", page.read(65), 0x000d_0c0b_0a09_0807);
     });
+    // A list whose requests mean the same pages again, with one in between that fails.
+    let piece = |reference: u32, offset: u16| GrantCopy {
+        source: CopyPtr { offset: 256, ..mine },
+        dest: CopyPtr { offset, ..by_ref(reference) },
+        len: 8,
+        flags: GNTCOPY_DEST_GREF,
+        status: GrantStatus(99),
+        ..GrantCopy::default()
+    };
+    let mut list = [piece(COPY_REF, 800), piece(COPY_REF, 808), piece(RO_REF, 816), piece(COPY_REF, 824), piece(COPY_REF, 4090)];
+    let count = list.len() as u64;
+    check!("copy.list", Rc(hypercall::raw(nr::GRANT_TABLE_OP, [GrantTableOp::COPY.raw().into(), handle(&mut list), count, 0, 0])).is_ok());
+    for request in &list {
+        value!("copy.list_status", request.status.raw());
+    }
+    remote.child.with_page(window, SPARE + 1, |page| {
+        for (index, wanted) in [(100, 0x0807_0605_0403_0201), (101, 0x0807_0605_0403_0201), (102, 0), (103, 0x0807_0605_0403_0201)] {
+            expect!("copy.list_arrived", page.read(index), wanted);
+        }
+    });
+    value!("copy.flags_after_list", flags(COPY_REF));
     run("copy.to_read_only", mine, by_ref(RO_REF), GNTCOPY_DEST_GREF, 8);
     run("copy.to_page_table", mine, by_ref(TABLE_REF), GNTCOPY_DEST_GREF, 8);
     run("copy.from_somebody_else_s", by_ref(OTHER_REF), mine, GNTCOPY_SOURCE_GREF, 8);

@@ -38,8 +38,8 @@ struct Side<'a, M: Machine> {
     start: usize,
     end: usize,
     /// A grant that the one below stands for.
-    _below: Option<Pin<'a, M>>,
-    _pin: Option<Pin<'a, M>>,
+    below: Option<Pin<'a, M>>,
+    pin: Option<Pin<'a, M>>,
 }
 
 impl<M: Machine> Side<'_, M> {
@@ -55,13 +55,50 @@ impl<M: Machine> Side<'_, M> {
     }
 }
 
+impl<M: Machine> Side<'_, M> {
+    fn is_of_dying(&self) -> bool {
+        [&self.pin, &self.below].into_iter().flatten().any(|pin| pin.granter.is_dying())
+    }
+}
+
+/// What a request says of a side: the domain, the frame or grant, and whether it is a grant.
+type Meant = (u16, u64, bool);
+
+/// A side as the last request of a list left it. Requests in a row often mean the same page: a packet's pieces.
+struct Slot<'a, M: Machine> {
+    kept: Option<(Meant, Side<'a, M>)>,
+    write: bool,
+}
+
+impl<'a, M: Machine> Slot<'a, M> {
+    const fn new(write: bool) -> Self {
+        Self { kept: None, write }
+    }
+
+    fn has(&self, meant: Meant) -> bool {
+        self.kept.as_ref().is_some_and(|(kept, _)| *kept == meant)
+    }
+
+    /// Lets go of the page. Tells whether its domain is dying, and this may have been the last to refer to it.
+    fn empty(&mut self) -> bool {
+        self.kept.take().is_some_and(|(_, side)| side.is_of_dying())
+    }
+
+    fn side(&self) -> Result<&Side<'a, M>, GrantStatus> {
+        self.kept.as_ref().map(|(_, side)| side).ok_or(GrantStatus::GENERAL_ERROR)
+    }
+}
+
 impl<M: Machine> Ctx<'_, M> {
     pub(super) fn copy_grants(&self, args: &mut Args) -> Answer {
         let mut of_dying = false;
-        let answer = self.grant_list(args, |ctx, request: &mut GrantCopy| {
-            request.status = ctx.copy_grant(request, &mut of_dying).err().unwrap_or(GrantStatus::OKAY);
+        let (mut source, mut dest) = (Slot::new(false), Slot::new(true));
+        let answer = self.grant_list(args, |_, request: &mut GrantCopy| {
+            request.status = self.copy_grant(request, &mut source, &mut dest, &mut of_dying).err().unwrap_or(GrantStatus::OKAY);
             Ok(())
         });
+        of_dying |= source.empty();
+        of_dying |= dest.empty();
         if of_dying {
             // The request may have been the last to refer to it.
             self.hv.bury_dead();
@@ -70,13 +107,20 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     /// Carries one copy out.
-    fn copy_grant(&self, request: &GrantCopy, of_dying: &mut bool) -> Result<(), GrantStatus> {
-        let source_granted = request.flags & GNTCOPY_SOURCE_GREF != 0;
-        let dest_granted = request.flags & GNTCOPY_DEST_GREF != 0;
-        let from = self.copy_domain(&request.source, source_granted, of_dying)?;
-        let to = self.copy_domain(&request.dest, dest_granted, of_dying)?;
-        let source = self.copy_side(from, &request.source, source_granted, false)?;
-        let dest = self.copy_side(to, &request.dest, dest_granted, true)?;
+    fn copy_grant<'a>(
+        &'a self,
+        request: &GrantCopy,
+        from: &mut Slot<'a, M>,
+        to: &mut Slot<'a, M>,
+        of_dying: &mut bool,
+    ) -> Result<(), GrantStatus> {
+        let meant = |side: &CopyPtr, flag: u16| (side.domid, side.u, request.flags & flag != 0);
+        let (source, dest) = (meant(&request.source, GNTCOPY_SOURCE_GREF), meant(&request.dest, GNTCOPY_DEST_GREF));
+        let from_domain = self.copy_domain(from, source, of_dying)?;
+        let to_domain = self.copy_domain(to, dest, of_dying)?;
+        self.fill(from, from_domain, source, of_dying)?;
+        self.fill(to, to_domain, dest, of_dying)?;
+        let (source, dest) = (from.side()?, to.side()?);
         let len = usize::from(request.len);
         let (source_at, dest_at) = (usize::from(request.source.offset), usize::from(request.dest.offset));
         if source_at.max(dest_at) + len > PAGE_SIZE as usize {
@@ -89,26 +133,39 @@ impl<M: Machine> Ctx<'_, M> {
         Ok(())
     }
 
-    /// The domain that a side means: any living one for grants, the caller alone for frames.
-    fn copy_domain(&self, side: &CopyPtr, granted: bool, of_dying: &mut bool) -> Result<Arc<Domain>, GrantStatus> {
-        if side.domid == DOMID_SELF || side.domid == self.domain.id.0 {
-            return Ok(self.domain.clone());
+    /// The domain that a side means, where its page is not at hand: any living one for grants, the caller alone for frames.
+    fn copy_domain(&self, slot: &Slot<'_, M>, meant: Meant, of_dying: &mut bool) -> Result<Option<Arc<Domain>>, GrantStatus> {
+        if slot.has(meant) {
+            return Ok(None);
         }
-        let other = self.hv.domains.get(DomId(side.domid)).ok_or(GrantStatus::BAD_DOMAIN)?;
+        let (domid, _, granted) = meant;
+        if domid == DOMID_SELF || domid == self.domain.id.0 {
+            return Ok(Some(self.domain.clone()));
+        }
+        let other = self.hv.domains.get(DomId(domid)).ok_or(GrantStatus::BAD_DOMAIN)?;
         if other.is_dying() {
             *of_dying = true;
             return Err(GrantStatus::BAD_DOMAIN);
         }
-        if granted { Ok(other) } else { Err(GrantStatus::PERMISSION_DENIED) }
+        if granted { Ok(Some(other)) } else { Err(GrantStatus::PERMISSION_DENIED) }
+    }
+
+    /// Gets hold of the page that a side means, where it is not at hand.
+    fn fill<'a>(&'a self, slot: &mut Slot<'a, M>, domain: Option<Arc<Domain>>, meant: Meant, of_dying: &mut bool) -> Result<(), GrantStatus> {
+        if let Some(domain) = domain {
+            *of_dying |= slot.empty();
+            slot.kept = Some((meant, self.copy_side(domain, meant, slot.write)?));
+        }
+        Ok(())
     }
 
     /// The page that a side means.
-    fn copy_side(&self, domain: Arc<Domain>, side: &CopyPtr, granted: bool, write: bool) -> Result<Side<'_, M>, GrantStatus> {
+    fn copy_side(&self, domain: Arc<Domain>, (_, number, granted): Meant, write: bool) -> Result<Side<'_, M>, GrantStatus> {
         if !granted {
-            let held = self.hold(&domain, Mfn(side.u), write)?;
-            return Ok(Side { held, start: 0, end: PAGE_SIZE as usize, _below: None, _pin: None });
+            let held = self.hold(&domain, Mfn(number), write)?;
+            return Ok(Side { held, start: 0, end: PAGE_SIZE as usize, below: None, pin: None });
         }
-        let pin = self.pin_for_copy(domain, GrantRef(side.u as u32), (self.domain.id, Purpose::Copy), write)?;
+        let pin = self.pin_for_copy(domain, GrantRef(number as u32), (self.domain.id, Purpose::Copy), write)?;
         let below = match pin.object {
             Object::Grant { granter, reference } => Some(self.pin_below(pin.granter.id, granter, reference, write)?),
             _ => None,
@@ -120,7 +177,7 @@ impl<M: Machine> Ctx<'_, M> {
             Object::Grant { .. } => return Err(GrantStatus::GENERAL_ERROR),
         };
         let held = self.hold(&last.granter, mfn, write)?;
-        Ok(Side { held, start, end, _below: below, _pin: Some(pin) })
+        Ok(Side { held, start, end, below, pin: Some(pin) })
     }
 
     fn hold(&self, owner: &Domain, mfn: Mfn, write: bool) -> Result<Held<'_, M>, GrantStatus> {
