@@ -7,7 +7,7 @@ use super::view::{View, Wish};
 use crate::cli::TopOptions;
 use crate::exit::Failure;
 use crossterm::cursor::{Hide, MoveTo, Show};
-use crossterm::event::{self, Event};
+use crossterm::event::{self, Event, KeyCode};
 use crossterm::style::{Attribute, Print, SetAttribute};
 use crossterm::terminal::{self, Clear, ClearType, DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{execute, queue};
@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 /// The size of a terminal that does not tell, such as one at a serial line.
 const USUAL: Size = Size { width: 80, height: 24 };
+
+/// How long the bytes of one key may take over a serial line.
+const ESCAPE_DELAY: Duration = Duration::from_millis(200);
 
 /// Whether the terminal is ours. Changed and acted upon with standard output locked.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -93,6 +96,7 @@ impl Terminal {
                 return Ok(Wish::Look);
             }
             let wish = match event::read()? {
+                Event::Key(key) if key.code == KeyCode::Esc && rest_of_a_key()? => Wish::Draw,
                 Event::Key(key) => view.press(key, size().table()),
                 Event::Resize(..) => Wish::Draw,
                 _ => Wish::Nothing,
@@ -110,6 +114,16 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         give_back();
     }
+}
+
+/// Whether more follows an escape character, which is then dropped: the first byte of an arrow key has come before the others over a slow line. The
+/// Esc key is followed by nothing.
+fn rest_of_a_key() -> io::Result<bool> {
+    let mut more = false;
+    while event::poll(ESCAPE_DELAY)? {
+        more |= matches!(event::read()?, Event::Key(_));
+    }
+    Ok(more)
 }
 
 /// Makes the terminal what it was, once.

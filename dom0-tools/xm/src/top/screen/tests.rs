@@ -167,6 +167,19 @@ fn keys_are_read_and_the_terminal_is_given_back() {
 }
 
 #[test]
+fn an_arrow_that_comes_in_parts_does_not_end_it_and_esc_does() {
+    let mut terminal = OnTerminal::start("nothing");
+    terminal.press("\x1b");
+    thread::sleep(Duration::from_millis(10));
+    terminal.press("[C");
+    thread::sleep(ESCAPE_DELAY * 2);
+    terminal.press("s");
+    terminal.wait("by NAME");
+    terminal.press("\x1b");
+    assert!(terminal.end().0.success());
+}
+
+#[test]
 fn a_terminal_of_another_size_is_filled() {
     let mut terminal = OnTerminal::start("nothing");
     terminal.wait("\x1b[24;1H  ");
