@@ -19,6 +19,8 @@ pub enum Plan {
     KillBefore(usize),
     /// The daemon is killed when this step has had its effect, before it hears of it.
     KillAfter(usize),
+    /// The first step fails, and the daemon is killed before the second, a later one.
+    FailThenKill(usize, usize),
 }
 
 /// What a step may do.
@@ -109,6 +111,8 @@ impl Gate {
         let verdict = match state.plan {
             Plan::Fail(at) if at == step => Verdict::Fail,
             Plan::KillBefore(at) if at == step => Verdict::Dead,
+            Plan::FailThenKill(at, _) if at == step => Verdict::Fail,
+            Plan::FailThenKill(_, at) if at == step => Verdict::Dead,
             _ => return Verdict::Go,
         };
         state.hit = Some(format!("step {step}, {name}"));

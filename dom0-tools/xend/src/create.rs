@@ -105,6 +105,10 @@ impl Daemon {
         if let Err(error) = &result {
             tracing::error!("{}: undoing the creation: {error}", record.config.name);
             job.step("undoing what was done");
+            // With the number of the domain, which a daemon that carries this on would not find when the domain is gone already.
+            if let Err(error) = self.records.update(record.uuid, |_| ()) {
+                tracing::error!("the database failed, undoing goes on: {error}");
+            }
             if let Err(undo) = self.undo(record, keep) {
                 return Err(Error::new(error.code, format!("{error} (and not everything could be undone: {undo})")));
             }
@@ -138,7 +142,7 @@ impl Daemon {
         let built = self.build(record, &boot, job)?;
         drop(boot);
         let domid = built.domid;
-        // A daemon that is restarted now finds the domain by its UUID, to undo this.
+        // In memory: a daemon that is restarted while the domain exists finds it by its UUID.
         self.records.note(record.uuid, |record| record.domid = Some(domid));
         self.schedule(domid, config)?;
         job.step("connecting xenstore and console");

@@ -43,7 +43,9 @@ impl Daemon {
             }
             (Stage::Creating, _) => {
                 tracing::warn!("the creation of {name} broke off; it is undone");
-                if let Some(domid) = record.domid {
+                if let Some(domid) = domid.or(record.domid) {
+                    // Whoever carries this on would not find the number when the domain is gone already.
+                    self.records.update(record.uuid, |record| record.domid = Some(domid)).or_api("remembering the guest")?;
                     self.remove_domain(domid, record.uuid)?;
                 }
                 self.undo(record, true)

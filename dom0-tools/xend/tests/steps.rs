@@ -118,6 +118,43 @@ fn creations_break_off() {
 }
 
 #[test]
+fn the_undoing_of_creations_breaks_off() {
+    let world = World::new();
+    let xend = world.start();
+    xend.gate.arm(Plan::Pass);
+    created(&world, &xend);
+    let steps = xend.gate.steps();
+    xend.settle();
+    remove(&world, &xend, "undisturbed");
+    xend.stop();
+    for fail in [steps * 2 / 3, steps * 4 / 5] {
+        for kill in fail + 1.. {
+            let xend = world.start();
+            let config = world.guest_with_devices("web");
+            xend.gate.arm(Plan::FailThenKill(fail, kill));
+            let ended = xend.attempt(move |daemon| create(daemon, config));
+            let what = format!("step {fail} of {steps} fails, killed before step {kill}, {ended:?}");
+            let lives = ended.is_some();
+            let xend = if lives {
+                xend.gate.arm(Plan::Pass);
+                xend
+            } else {
+                world.bury(xend);
+                world.start()
+            };
+            xend.settle();
+            whole_or_nothing(&world, &xend, &what);
+            remove(&world, &xend, &what);
+            xend.stop();
+            if lives {
+                assert!(kill > fail + 5, "{what}: nothing was undone");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn destructions_break_off() {
     at_every_step(PLANS, created, operate(Operation::Destroy), |world, xend, what| {
         // A destruction that failed leaves a guest that can be destroyed again.
