@@ -11,6 +11,8 @@ use oxen_xend_api::{Code, Error, Outcome, Task};
 use oxen_xenstore::{Nodes, Store};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Where the daemon's files are.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub struct Daemon {
     pub(crate) memory: std::sync::Mutex<()>,
     /// Held from the check that a name is free until it is taken.
     pub(crate) naming: std::sync::Mutex<()>,
+    /// A guest that has ended was found busy.
+    pub(crate) look_again: AtomicBool,
 }
 
 /// Who is meant.
@@ -99,7 +103,7 @@ impl Daemon {
     pub fn with_devices(settings: Settings, places: Places, xen: Xen, store: Store, devices: Devices) -> Result<Self, Error> {
         let path = places.state.join("guests.redb");
         let records = Records::open(&path).map_err(|error| Error::new(Code::System, format!("cannot open {}: {error}", path.display())))?;
-        Ok(Self { settings, places, xen, store, devices, records, tasks: Arc::default(), started_at: now(), memory: std::sync::Mutex::default(), naming: std::sync::Mutex::default() })
+        Ok(Self { settings, places, xen, store, devices, records, tasks: Arc::default(), started_at: now(), memory: std::sync::Mutex::default(), naming: std::sync::Mutex::default(), look_again: AtomicBool::new(false) })
     }
 
     /// Finds who is meant by a name, a domain id or a UUID.
@@ -146,6 +150,9 @@ impl Daemon {
                 Err(error) => tracing::error!("{name}: {operation} failed: {error}"),
             }
             job.finish(result);
+            if daemon.look_again.swap(false, SeqCst) {
+                daemon.look_after_guests();
+            }
         });
         match started {
             Ok(_) => Ok(task),

@@ -10,6 +10,7 @@ use oxen_guest_config::{Action, Uuid};
 use oxen_xend_api::{Code, Error, Outcome, ShutdownWay, Task};
 use oxen_xenstore::Nodes;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -192,11 +193,10 @@ impl Daemon {
                     None => continue,
                 },
             };
-            // A busy guest is looked at again when the operation is over.
-            if let Err(error) = ended
-                && error.code != Code::Busy
-            {
-                tracing::error!("{}: {error}", record.config.name);
+            match ended {
+                Err(error) if error.code == Code::Busy => self.look_again.store(true, SeqCst),
+                Err(error) => tracing::error!("{}: {error}", record.config.name),
+                Ok(()) => {}
             }
         }
     }

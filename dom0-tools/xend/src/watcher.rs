@@ -5,7 +5,7 @@ use oxen_xenstore::Store;
 use std::sync::Weak;
 use std::time::Duration;
 
-/// Guests are looked at this often even if nothing is heard: an operation on one may have been under way the last time.
+/// Guests are looked at this often even if nothing is heard.
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Looks after guests for as long as the daemon exists. `store` is a connection of its own.

@@ -6,6 +6,7 @@ use oxen_xend_api::{Client, Code, Create, Error, Failure, Operation, Task};
 use oxen_xenctl::NewDomain;
 use std::sync::Arc;
 use std::thread::spawn;
+use std::time::{Duration, Instant};
 
 fn refused(result: Result<impl Sized, Failure>) -> Error {
     match result {
@@ -101,6 +102,25 @@ fn two_at_once() {
     xend.client.wait(waiting, |_| ()).unwrap();
     xend.client.run("web", &Operation::Destroy).unwrap();
     world.assert_nothing_left("two at once");
+}
+
+#[test]
+fn a_guest_that_ends_during_an_operation_is_looked_after_at_its_end() {
+    let world = World::new();
+    let xend = world.start();
+    xend.create(&world.guest("web")).unwrap();
+    // Under way until the guest takes note, or ends.
+    let asked = xend.client.operate("web", &Operation::Shutdown { way: Default::default(), wait_s: None }).unwrap();
+    world.host.shut_down(1, oxen_abi::sched::ShutdownReason::POWEROFF);
+    xend.daemon.look_after_guests();
+    xend.client.wait(asked, |_| ()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while xend.client.domain("web").is_ok() {
+        assert!(Instant::now() < deadline, "nobody looks after the guest");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    xend.settle();
+    world.assert_nothing_left("the end during an operation");
 }
 
 #[test]
