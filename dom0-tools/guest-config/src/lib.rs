@@ -15,8 +15,6 @@ mod cpus;
 mod disk;
 mod error;
 mod mac;
-#[cfg(feature = "parse")]
-pub mod parse;
 mod rate;
 mod text;
 mod vdev;

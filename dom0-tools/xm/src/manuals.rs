@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 /// The manual of configuration files.
-const CONFIGURATION: &str = include_str!("../../guest-config/MANUAL.md");
+const CONFIGURATION: &str = include_str!("../../config-file/MANUAL.md");
 
 /// The shells that completions are made for, and the names of their files.
 const SHELLS: &[(Shell, &str)] = &[

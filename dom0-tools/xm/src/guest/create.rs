@@ -3,8 +3,8 @@
 use super::cli::CreateOptions;
 use super::{Voice, life, wait};
 use crate::exit::Failure;
+use oxen_config_file::{HostFacts, Override, Reading, Source, read};
 use oxen_guest_config::GuestConfig;
-use oxen_guest_config::parse::{HostFacts, Override, Reading, Source, read};
 use oxen_xend_api::{Client, Create, Domain, Operation, Outcome};
 use std::path::{Path, PathBuf};
 

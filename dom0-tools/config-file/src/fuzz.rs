@@ -161,16 +161,16 @@ proptest! {
 
     #[test]
     fn random_devices(text in "[a-z0-9:=,/!. ]{0,40}") {
-        if let Ok(disk) = text.parse::<crate::Disk>() {
-            let again = disk.to_string().parse::<crate::Disk>();
+        if let Ok(disk) = text.parse::<oxen_guest_config::Disk>() {
+            let again = disk.to_string().parse::<oxen_guest_config::Disk>();
             prop_assert_eq!(again.as_ref(), Ok(&disk));
         }
-        if let Ok(vif) = text.parse::<crate::Vif>() {
-            let again = vif.to_string().parse::<crate::Vif>();
+        if let Ok(vif) = text.parse::<oxen_guest_config::Vif>() {
+            let again = vif.to_string().parse::<oxen_guest_config::Vif>();
             prop_assert_eq!(again.as_ref(), Ok(&vif));
         }
-        if let Ok(set) = text.parse::<crate::CpuSet>() {
-            let again = set.to_string().parse::<crate::CpuSet>();
+        if let Ok(set) = text.parse::<oxen_guest_config::CpuSet>() {
+            let again = set.to_string().parse::<oxen_guest_config::CpuSet>();
             prop_assert_eq!(again.as_ref(), Ok(&set));
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Action, Affinity, BlockBackend, DiskMode};
+use oxen_guest_config::{Action, Affinity, BlockBackend, DiskMode};
 
 /// What a file called `web` reads as, with the words of a command line.
 fn read_with(text: &str, words: &[&str]) -> Result<Reading, Vec<Diagnostic>> {

@@ -6,6 +6,7 @@
 //!
 //! The reader bounds nesting, size, steps and memory, but one operation can still ask for more memory than there is. A program that
 //! reads files it does not trust calls [`read`] in a process of its own with resource limits.
+#![forbid(unsafe_code)]
 
 mod evaluate;
 mod library;
@@ -17,7 +18,7 @@ mod table;
 mod value;
 mod variables;
 
-use crate::GuestConfig;
+use oxen_guest_config::GuestConfig;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

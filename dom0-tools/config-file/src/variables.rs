@@ -5,7 +5,7 @@ use super::outline::Outline;
 use super::table::{self, Unread};
 use super::value::Value;
 use super::{Diagnostic, Override, Position, Source};
-use crate::Error;
+use oxen_guest_config::Error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;

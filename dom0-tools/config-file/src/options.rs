@@ -4,7 +4,7 @@ use super::evaluate::Evaluation;
 use super::value::Value;
 use super::variables::Variables;
 use super::{Diagnostic, Override, Reading, Source};
-use crate::{
+use oxen_guest_config::{
     Action, Affinity, Bootloader, Console, CpuSet, GuestConfig, GuestKind, KernelArguments, Limits,
     MAX_VCPUS,
 };
@@ -210,7 +210,7 @@ fn affinity(vars: &mut Variables<'_>, name: &'static str) -> Option<Affinity> {
         match text.parse() {
             Ok(set) => Some(set),
             Err(error) => {
-                let error: crate::Error = error;
+                let error: oxen_guest_config::Error = error;
                 vars.error(name, item, error.problem);
                 None
             }
