@@ -16,7 +16,7 @@ const SMALL_BATCH: u64 = 1 << 16;
 /// Frames mapped together for what is written in small pieces. More are fewer round trips to the kernel, but each costs some thousand instructions whether it
 /// is needed or not.
 const WINDOW_FRAMES: u64 = 32;
-/// Frames mapped at most for reading a file into them.
+/// Frames mapped at most for filling them in one go.
 const LOAD_FRAMES: u64 = 2048;
 /// Frames that one word tells about in [`Frames::written`].
 const WORD_FRAMES: u64 = u64::BITS as u64;
@@ -31,6 +31,13 @@ pub(crate) struct Frames<'x> {
     windows: BTreeMap<u64, SharedMemory>,
     /// One bit for each frame that may not be clear any more.
     written: Vec<u64>,
+}
+
+/// A part of a range of bytes.
+struct Part {
+    /// Bytes of the range before it.
+    done: u64,
+    len: usize,
 }
 
 impl<'x> Frames<'x> {
@@ -99,6 +106,32 @@ impl<'x> Frames<'x> {
         at: u64,
         len: u64,
     ) -> Result<io::Result<()>, BuildError> {
+        let mut result = Ok(());
+        self.in_parts(paddr, len, |mapped, offset, part| {
+            result = mapped.read_from(offset, part.len, file, at.saturating_add(part.done));
+            Ok(result.is_ok())
+        })?;
+        Ok(result)
+    }
+
+    /// Copies `bytes` to the frames at the address `paddr`.
+    pub(crate) fn store(&mut self, paddr: u64, bytes: &[u8]) -> Result<(), BuildError> {
+        self.in_parts(paddr, bytes.len() as u64, |mapped, offset, part| {
+            let start = part.done as usize;
+            let bytes = bytes.get(start..start + part.len).ok_or_else(outside)?;
+            mapped.write(offset, bytes).map_err(|_| outside())?;
+            Ok(true)
+        })
+    }
+
+    /// Maps `len` bytes at the address `paddr` part by part, for as long as `fill` says that it goes on; it is given the mapping and where in it the part
+    /// starts.
+    fn in_parts(
+        &mut self,
+        paddr: u64,
+        len: u64,
+        mut fill: impl FnMut(&SharedMemory, usize, &Part) -> Result<bool, BuildError>,
+    ) -> Result<(), BuildError> {
         let mut done = 0;
         while done < len {
             let to = paddr.saturating_add(done);
@@ -107,13 +140,13 @@ impl<'x> Frames<'x> {
             let first = to >> PAGE_SHIFT;
             let count = (offset + part).div_ceil(FRAME_LEN as u64);
             let mapped = self.map(first, count)?;
-            if let Err(error) = mapped.read_from(offset as usize, part as usize, file, at.saturating_add(done)) {
-                return Ok(Err(error));
-            }
             (first..first + count).for_each(|pfn| self.mark(Pfn(pfn)));
+            if !fill(&mapped, offset as usize, &Part { done, len: part as usize })? {
+                return Ok(());
+            }
             done += part;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Unmaps everything: a frame that is mapped writable cannot become a page table.

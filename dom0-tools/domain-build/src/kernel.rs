@@ -83,14 +83,13 @@ impl Loaded {
 
     /// Puts the kernel's segments into their frames and clears what they leave open.
     pub(crate) fn load(&self, kernel: &Kernel<'_>, frames: &mut Frames<'_>) -> Result<(), BuildError> {
-        let Some((file, at)) = &self.file else {
-            return oxen_builder::load_kernel(kernel, frames);
-        };
         for segment in kernel.segments() {
-            let len = segment.data.len() as u64;
-            frames
-                .load(segment.paddr, file, at.saturating_add(segment.offset), len)?
-                .map_err(|source| file_error(Purpose::Kernel, &self.path, source))?;
+            match &self.file {
+                Some((file, at)) => frames
+                    .load(segment.paddr, file, at.saturating_add(segment.offset), segment.data.len() as u64)?
+                    .map_err(|source| file_error(Purpose::Kernel, &self.path, source))?,
+                None => frames.store(segment.paddr, segment.data)?,
+            }
             oxen_builder::clear_rest(segment, frames)?;
         }
         Ok(())

@@ -23,10 +23,51 @@ impl<M: Hardware> Mm<M> {
                 return Err(MmError::Preempted);
             }
         }
-        let mut run = Run { first: Mfn(*cursor), count: 0 };
-        let result = self.take_frames(ctx, account, cursor, &mut run);
+        let max_mfn = self.machine.max_mfn();
+        if *cursor < max_mfn {
+            self.undo_tables(ctx, account, cursor)?;
+        }
+        let mut next = *cursor - max_mfn;
+        let mut run = Run { first: Mfn(next), count: 0 };
+        let result = self.take_frames(ctx, account, &mut next, &mut run);
         self.give_run(run.first, run.count, ctx.owner);
+        *cursor = max_mfn + next;
         result
+    }
+
+    /// Undoes what is pinned and half done from frame `cursor` on, so that hardly any frame is in use when they are freed.
+    fn undo_tables<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, account: &Account, cursor: &mut u64) -> Result<(), MmError> {
+        let owner = Refs::expect(ctx.owner);
+        let max_mfn = self.machine.max_mfn();
+        loop {
+            *cursor = account.regions.next(max_mfn, *cursor);
+            if *cursor >= max_mfn {
+                return Ok(());
+            }
+            if ctx.budget == 0 {
+                return Err(MmError::Preempted);
+            }
+            ctx.spend(1);
+            let mfn = Mfn(*cursor);
+            if let Some(meta) = self.machine.meta(mfn)
+                && meta.refs.load(Acquire) & Refs::IDENTITY == owner
+            {
+                self.give_up_table(ctx, mfn, meta)?;
+            }
+            *cursor += 1;
+        }
+    }
+
+    /// Undoes a frame that is pinned or half done.
+    fn give_up_table<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, mfn: Mfn, meta: &FrameMeta) -> Result<(), MmError> {
+        let kind = Kind(meta.kind.load(Relaxed));
+        if kind.has(Kind::PINNED) {
+            // An interrupted undoing leaves its trace in the context and is carried on with first of all.
+            self.unpin(ctx, mfn)?;
+        } else if kind.has(Kind::PARTIAL) {
+            self.undo_partial(ctx, mfn)?;
+        }
+        self.finish_pending(ctx)
     }
 
     /// The frames from `cursor` on. Those that nobody else uses are collected in `run`, which is freed whenever it ends and, after the last one, by the caller.
@@ -60,16 +101,9 @@ impl<M: Hardware> Mm<M> {
         }
     }
 
-    /// A frame that is a page table, or that others have mapped.
+    /// A frame that is in use, mostly by others.
     fn take_used<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, mfn: Mfn, meta: &FrameMeta) -> Result<(), MmError> {
-        let kind = Kind(meta.kind.load(Relaxed));
-        if kind.has(Kind::PINNED) {
-            // An interrupted undoing leaves its trace in the context and is carried on with first of all.
-            self.unpin(ctx, mfn)?;
-        } else if kind.has(Kind::PARTIAL) {
-            self.undo_partial(ctx, mfn)?;
-        }
-        self.finish_pending(ctx)?;
+        self.give_up_table(ctx, mfn, meta)?;
         if Refs(meta.refs.load(Acquire)).has(Refs::ALLOCATED) && self.owner(mfn) == Some(ctx.owner) {
             self.release(mfn, ctx.owner)?;
         }
