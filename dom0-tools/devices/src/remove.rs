@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// How long a guest may take to let go of a device that is taken away by force. One that lets go fails what it still has to write; one
+/// that loses the device while it writes waits for an answer for ever, and may wait with the thread that all its devices need: Linux does.
+const FORCE_GRACE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to let go of a device after its driver said that it is closed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const RELEASE_RETRY: Duration = Duration::from_millis(2);
@@ -79,12 +82,16 @@ impl Devices {
             front,
             DeviceState::Unknown | DeviceState::Initialising | DeviceState::Closed
         );
-        if force || !is_served {
+        if !is_served {
             return self.withdraw(store, at, device);
         }
         ask_to_close(store, at).map_err(in_store(device))?;
-        if self.wait_until_closed(store, at, device, true)? {
+        let patience = if force { self.timeout(at).min(FORCE_GRACE) } else { self.timeout(at) };
+        if self.wait_until_closed(store, at, device, patience)? {
             return self.finish(store, at, device);
+        }
+        if force {
+            return self.withdraw(store, at, device);
         }
         let said = store
             .read(&at.frontend_error())
@@ -119,7 +126,7 @@ impl Devices {
     fn finish(&self, store: &Store, at: Address, device: &str) -> Result<()> {
         let shown = self.kernel.backend(at.kind.name(), at.domid, at.devid);
         // A driver that does not close loses its nodes, which ends it as well.
-        self.wait_until_closed(store, at, device, false)?;
+        self.wait_until_closed(store, at, device, self.timeout(at))?;
         let undone = self.undo_setup(store, at, device);
         erase(store, at).map_err(in_store(device))?;
         let released = wait_until_gone(shown.as_deref());
@@ -141,20 +148,17 @@ impl Devices {
         }
     }
 
-    /// Waits until the back end is closed or has no driver; says whether that came in time. `asked` says whether the guest has a part in it.
+    /// Waits until the back end is closed or has no driver; says whether that came in time.
     fn wait_until_closed(
         &self,
         store: &Store,
         at: Address,
         device: &str,
-        asked: bool,
+        patience: Duration,
     ) -> Result<bool> {
         let backend = at.backend();
-        let mut paths = vec![format!("{backend}/state")];
-        if asked {
-            paths.push(at.frontend_error());
-        }
-        let closed = wait_looking(store, &paths, self.timeout(at), UNREGISTER_PERIOD, || {
+        let paths = [format!("{backend}/state")];
+        let closed = wait_looking(store, &paths, patience, UNREGISTER_PERIOD, || {
             let state = state(store, &backend)?;
             let is_served = self
                 .kernel

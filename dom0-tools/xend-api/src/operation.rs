@@ -108,7 +108,7 @@ pub enum Operation {
     BlockDetach {
         /// Its name in the guest or its number.
         device: String,
-        /// Do not wait for the guest to agree.
+        /// Even if the guest does not let go of it.
         #[serde(default)]
         force: bool,
     },
@@ -122,7 +122,7 @@ pub enum Operation {
     NetworkDetach {
         /// Its number or its address.
         device: String,
-        /// Do not wait for the guest to agree.
+        /// Even if the guest does not let go of it.
         #[serde(default)]
         force: bool,
     },

@@ -212,7 +212,7 @@ pub struct BlockDetachOptions {
     pub domain: String,
     /// The disk's name in the guest or its number.
     pub device: String,
-    /// Do not wait for the guest to agree.
+    /// Even if the guest does not let go of it.
     #[arg(short, long)]
     pub force: bool,
 }
@@ -233,7 +233,7 @@ pub struct NetworkDetachOptions {
     pub domain: String,
     /// The card's number or address.
     pub device: String,
-    /// Do not wait for the guest to agree.
+    /// Even if the guest does not let go of it.
     #[arg(short, long)]
     pub force: bool,
 }
