@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 enum Load {
     /// Processes, disk and network traffic in dom0, for as long as `--minutes` says.
     Dom0,
-    /// A thousand guests created and destroyed, a thousand rounds with killed daemons, a gigabyte over TCP; `--minutes` is the limit.
+    /// A thousand guests created and destroyed, `--rounds` rounds with killed daemons, a gigabyte over TCP; `--minutes` is the limit.
     Guests,
 }
 
@@ -32,6 +32,9 @@ pub struct Options {
     /// The load
     #[arg(long, value_enum, default_value = "dom0")]
     load: Load,
+    /// With guests: how many rounds with killed daemons, each of about 10 s
+    #[arg(long, default_value_t = 100)]
+    rounds: u32,
     /// With guests: the seed of the killed daemons' times, to repeat a run
     #[arg(long)]
     seed: Option<u32>,
@@ -57,7 +60,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<bool> {
     let tests: &[&str] = if guests { &["devices", "policies", "faults", "herd", "chaos"] } else { &["soak"] };
     let words = if guests {
         let seed = options.seed.map_or_else(String::new, |seed| format!(" oxen.seed={seed}"));
-        format!("oxen.guests=100 oxen.cycles=1000 oxen.rounds=1000 oxen.megabytes=1024{seed}")
+        format!("oxen.guests=100 oxen.cycles=1000 oxen.rounds={} oxen.megabytes=1024{seed}", options.rounds)
     } else {
         format!("oxen.seconds={} oxen.disks=sda,vda oxen.nics=e1000e", options.minutes * 60)
     };

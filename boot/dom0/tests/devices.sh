@@ -85,6 +85,7 @@ must_answer 11 'i=0; until mount -t ext4 /dev/xvdc /mnt/b; do i=$((i + 1)); [ $i
 must block-detach first xvdc
 grep -q '^remove backend/vbd' /run/script.log || fail "the block script did not hear of the end: $(cat /run/script.log)"
 [ -z "$(losetup -a)" ] || fail "the script's loop device is left: $(losetup -a)"
+rm /etc/xen/scripts/my-vif /etc/xen/scripts/my-block
 
 # Processors, keys, memory in a file.
 must vcpu-set first 1

@@ -27,6 +27,9 @@ rm /run/half
 refused 8 'memory' create f memory=none
 refused 8 'vcpus' create f vcpus=0
 refused 8 'disk.0.: .nonsense. lacks' create f 'disk=["nonsense"]'
+must create -n f 'extra="a" + "b"'
+grep -q '"ab"' /run/out || fail "the expression is not evaluated: $(cat /run/out)"
+refused 8 'asks for more than can be evaluated' create f 'extra="a" * 2000000000'
 refused 10 'not enough free memory' create f memory=100000
 refused 8 'vcpus' create f vcpus=5000
 refused 1 'memory' create f memory=1

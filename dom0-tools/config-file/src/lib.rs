@@ -4,19 +4,25 @@
 //! the subset of Python that cannot reach files, processes or the network and that ends; what old files use beyond it (`import os`,
 //! `raise`, `is None`, `os.uname()`, `re.search()`, `xm_vars`) is translated or provided. xl's files are the same without functions.
 //!
-//! The reader bounds nesting, size, steps and memory, but one operation can still ask for more memory than there is. A program that
-//! reads files it does not trust calls [`read`] in a process of its own with resource limits.
+//! Most files only assign literals. Those are read here, without an evaluator, which takes longer to start than a small guest; what the others
+//! need is in the crate `config-evaluator`, which builds on this one, and is a program, so that what a file asks for ends that program only.
 #![forbid(unsafe_code)]
 
-mod evaluate;
-mod library;
 mod options;
 mod outline;
+mod parse;
 mod plain;
 mod source;
 mod table;
 mod value;
 mod variables;
+
+pub use options::configuration;
+pub use outline::Outline;
+pub use parse::{Evaluation, Given, Parsed, diagnostic, general, parse, with_deep_stack};
+pub use plain::variables as plain_variables;
+pub use table::READ as OPTIONS;
+pub use value::{MAX_DEPTH, Value};
 
 use oxen_guest_config::GuestConfig;
 use serde::{Deserialize, Serialize};
@@ -106,21 +112,24 @@ pub struct Reading {
     pub output: String,
 }
 
-/// Reads a file, with the values that the command line sets.
-///
-/// # Errors
-///
-/// Everything that is wrong, in the order of the file. A file that cannot be evaluated has one error.
-pub fn read(
-    source: &Source,
-    overrides: &[Override],
-    host: &HostFacts,
-) -> Result<Reading, Vec<Diagnostic>> {
-    let evaluation = evaluate::evaluate(source, overrides, host).map_err(|error| vec![error])?;
-    options::configuration(source, overrides, evaluation)
+/// What an evaluator is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The file.
+    pub source: Source,
+    /// The values that the command line sets.
+    pub overrides: Vec<Override>,
+    /// What the file may know.
+    pub host: HostFacts,
 }
 
-#[cfg(test)]
-mod fuzz;
-#[cfg(test)]
-mod tests;
+/// What a file says: its configuration, or everything that is wrong, in the order of the file. A file that cannot be evaluated has one error.
+pub type Answer = Result<Reading, Vec<Diagnostic>>;
+
+/// Reads a file that only assigns literals, with the values that the command line sets; `None` when it takes an evaluator.
+pub fn read(source: &Source, overrides: &[Override]) -> Option<Answer> {
+    match with_deep_stack(source, || Ok(plain::evaluation(parse(source, overrides)?))) {
+        Ok(evaluation) => Some(configuration(source, overrides, evaluation?)),
+        Err(error) => Some(Err(vec![error])),
+    }
+}

@@ -1,6 +1,6 @@
 //! Reads the options among a file's variables.
 
-use super::evaluate::Evaluation;
+use super::parse::Evaluation;
 use super::value::Value;
 use super::variables::Variables;
 use super::{Diagnostic, Override, Reading, Source};

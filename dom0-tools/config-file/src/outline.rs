@@ -1,9 +1,9 @@
 //! What a file assigns and mentions, and where.
 
 use super::Position;
-use starlark::codemap::{FileSpan, Span};
-use starlark::syntax::AstModule;
-use starlark::syntax::ast::{
+use starlark_syntax::codemap::{FileSpan, Span};
+use starlark_syntax::syntax::AstModule;
+use starlark_syntax::syntax::ast::{
     ArgumentP, AssignTargetP, AstExpr, AstLiteral, AstNoPayload, AstStmt, ExprP, StmtP,
 };
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,13 +1,30 @@
 //! Files that only assign literals, which most are: their variables can be read off, without an evaluator. Making one ready costs more than all the rest of
 //! creating a small guest.
 
+use super::parse::{Evaluation, Given, Parsed};
 use super::value::{MAX_DEPTH, Value};
-use starlark::syntax::AstModule;
-use starlark::syntax::ast::{AssignTargetP, AstExpr, AstLiteral, AstStmt, ExprP, StmtP};
+use starlark_syntax::syntax::AstModule;
+use starlark_syntax::syntax::ast::{AssignTargetP, AstExpr, AstLiteral, AstStmt, ExprP, StmtP};
 use std::collections::BTreeMap;
 
 /// The constants of the language. They can be assigned to as well, which is left to the evaluator.
 const CONSTANTS: [&str; 3] = ["None", "True", "False"];
+
+/// What comes out of a file; `None` when it takes an evaluator to know.
+pub fn evaluation(parsed: Parsed) -> Option<Evaluation> {
+    let given: Vec<_> = parsed
+        .given
+        .into_iter()
+        .map(|(name, given)| match given {
+            Given::Value(value) if value.is_literal() => Some((name, value)),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    let assigned = variables(&parsed.module)?;
+    let mut variables: BTreeMap<_, _> = given.iter().cloned().collect();
+    variables.extend(assigned);
+    Some(Evaluation { variables, given, outline: parsed.outline, output: String::new() })
+}
 
 /// The variables of a file, as the evaluator would leave them; `None` when it takes an evaluator to know them.
 pub fn variables(module: &AstModule) -> Option<BTreeMap<String, Value>> {

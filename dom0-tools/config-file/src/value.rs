@@ -1,14 +1,9 @@
 //! Values of variables.
 
-use starlark::values::Value as StarlarkValue;
-use starlark::values::ValueLike;
-use starlark::values::float::StarlarkFloat;
-use starlark::values::list::ListRef;
-use starlark::values::tuple::TupleRef;
 use std::fmt;
 
 /// How deep lists are followed; options have lists of texts and numbers only.
-pub(super) const MAX_DEPTH: u32 = 4;
+pub const MAX_DEPTH: u32 = 4;
 
 /// The value of a variable.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,53 +25,12 @@ pub enum Value {
 }
 
 impl Value {
-    /// The value of a Starlark variable.
-    pub fn new(value: StarlarkValue<'_>) -> Self {
-        Self::at_depth(value, 0)
-    }
-
     /// Whether a file can say it as it stands.
     pub fn is_literal(&self) -> bool {
         match self {
             Self::List(items) => items.iter().all(Self::is_literal),
             Self::Other(_) => false,
             _ => true,
-        }
-    }
-
-    fn at_depth(value: StarlarkValue<'_>, depth: u32) -> Self {
-        if value.is_none() {
-            return Self::None;
-        }
-        if let Some(text) = value.unpack_str() {
-            return Self::Text(text.to_owned());
-        }
-        if let Some(truth) = value.unpack_bool() {
-            return Self::Bool(truth);
-        }
-        if let Some(number) = value.unpack_i32() {
-            return Self::Integer(number.into());
-        }
-        // Larger integers are of another type, which knows its digits.
-        if value.get_type() == "int"
-            && let Ok(number) = value.to_str().parse()
-        {
-            return Self::Integer(number);
-        }
-        if let Some(number) = value.downcast_ref::<StarlarkFloat>() {
-            return Self::Float(number.0);
-        }
-        let items = ListRef::from_value(value)
-            .map(ListRef::content)
-            .or_else(|| TupleRef::from_value(value).map(TupleRef::content));
-        match items {
-            Some(items) if depth < MAX_DEPTH => Self::List(
-                items
-                    .iter()
-                    .map(|item| Self::at_depth(*item, depth + 1))
-                    .collect(),
-            ),
-            _ => Self::Other(value.get_type().to_owned()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Typed access to a file's variables, with errors that say where.
 
-use super::evaluate::Evaluation;
+use super::parse::Evaluation;
 use super::outline::Outline;
 use super::table::{self, Unread};
 use super::value::Value;

@@ -1,11 +1,12 @@
 //! The command line.
 
-use crate::deferred::{Deferred, JSON};
+use crate::commands::{Entry, JSON, commands};
 use crate::exit::{EXIT_CODES, Failure};
 use crate::guest::GuestCommand;
 use crate::model::{Domain, Halted};
 use crate::top::{Order, Parts};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, Args};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::mem::ManuallyDrop;
@@ -13,16 +14,21 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Looks at and controls the hypervisor and its domains from domain 0.
-#[derive(Debug, Parser)]
-#[command(name = "xm", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+/// A command.
+#[derive(Debug)]
+pub enum Command {
+    /// One that does not need xend.
+    Host(HostCommand),
+    /// One that goes through xend.
+    Guest(GuestCommand),
+}
+
+/// The command line.
+#[derive(Debug)]
 pub struct Cli {
     /// Print JSON instead of text.
-    #[arg(long, id = JSON)]
     pub json: bool,
-
     /// What to do.
-    #[command(subcommand)]
     pub command: Command,
 }
 
@@ -32,47 +38,82 @@ impl Cli {
     /// # Errors
     ///
     /// What is wrong with it, or the help that it asks for.
-    pub fn read<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
-        // Taking the description of all commands apart would take long and serve nothing, as the process ends soon.
-        let mut command = ManuallyDrop::new(Self::command());
+    pub fn read<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Self, clap::Error> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let named = words.get(1).and_then(|word| word.to_str()).and_then(described);
+        let command = named.map_or_else(command, |named| root().subcommand(named));
+        // Taking the descriptions apart would serve nothing, as the process ends soon.
+        let mut command = ManuallyDrop::new(command);
         let mut matches = command.try_get_matches_from_mut(words)?;
-        let after_command = matches.subcommand().and_then(|(_, command)| command.try_get_one(JSON).ok().flatten().copied());
-        let mut cli = Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
-        cli.json |= after_command.unwrap_or(false);
-        Ok(cli)
+        let mut json = matches.get_flag(JSON);
+        let Some((name, mut options)) = matches.remove_subcommand() else { return Err(command.error(ErrorKind::MissingSubcommand, "a command is needed")) };
+        json |= options.get_flag(JSON);
+        let read = if let Some(entry) = find(HostCommand::LIST, &name) {
+            (entry.read)(&mut options).map(Command::Host)
+        } else if let Some(entry) = find(GuestCommand::LIST, &name) {
+            (entry.read)(&mut options).map(Command::Guest)
+        } else {
+            Err(command.error(ErrorKind::InvalidSubcommand, format!("there is no command {name}")))
+        };
+        let command = read.map_err(|error| error.format(&mut command))?;
+        Ok(Self { json, command })
     }
 }
 
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Describe the host and the hypervisor.
-    Info(Deferred<InfoOptions>),
-    /// List domains: name, id, memory in MiB, vCPUs, state and processor time.
-    ///
-    /// State letters: r some vCPU runs, b all wait, p paused, s shut down, c crashed, d being destroyed.
-    List(Deferred<ListOptions>),
-    /// Commands on guests.
-    #[command(flatten)]
-    Guest(GuestCommand),
-    /// List vCPUs: where they are, their state, processor time and where they may run.
-    VcpuList(Deferred<AnyDomains>),
-    /// Say how long domains have been running.
-    Uptime(Deferred<AnyDomains>),
-    /// Print the hypervisor's messages.
-    Dmesg(Deferred<DmesgOptions>),
-    /// Press keys on the hypervisor's console; `xm dmesg` then shows what they did. Key h lists the keys.
-    DebugKeys(Deferred<Keys>),
-    /// Show what domains use, and keep showing it.
-    ///
-    /// Keys: q, Esc or Ctrl-C ends, d sets the delay, space looks at once; n shows network cards, b or x disks, v vCPUs; s or > orders by the next column, < by the one before, i inverts the
-    /// order; r repeats the heads; the arrow and page keys move through domains and columns.
-    Top(Deferred<TopOptions>),
-    /// Write manual pages and completions for shells into a directory.
-    #[command(hide = true)]
-    Manuals(Deferred<ManualsOptions>),
-    /// Describe a command, or list all commands.
-    Help(Deferred<HelpOptions>),
+/// The command line for the parser, with all commands.
+pub fn command() -> clap::Command {
+    let commands = GuestCommand::LIST.iter().map(Entry::describe).chain(HostCommand::LIST.iter().map(Entry::describe));
+    root().subcommands(commands)
+}
+
+/// The command line without commands.
+fn root() -> clap::Command {
+    clap::Command::new("xm")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Looks at and controls the hypervisor and its domains from domain 0")
+        .after_help(EXIT_CODES)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("Print JSON instead of text"))
+}
+
+/// The command `name` for the parser.
+fn described(name: &str) -> Option<clap::Command> {
+    find(HostCommand::LIST, name).map(Entry::describe).or_else(|| find(GuestCommand::LIST, name).map(Entry::describe))
+}
+
+fn find<'a, T>(list: &'a [Entry<T>], name: &str) -> Option<&'a Entry<T>> {
+    list.iter().find(|entry| entry.name == name)
+}
+
+commands! {
+    /// Commands that do not need xend.
+    pub enum HostCommand {
+        /// Describe the host and the hypervisor.
+        "info" => Info(InfoOptions),
+        /// List domains: name, id, memory in MiB, vCPUs, state and processor time.
+        #[doc = ""]
+        /// State letters: r some vCPU runs, b all wait, p paused, s shut down, c crashed, d being destroyed.
+        "list" => List(ListOptions),
+        /// List vCPUs: where they are, their state, processor time and where they may run.
+        "vcpu-list" => VcpuList(AnyDomains),
+        /// Say how long domains have been running.
+        "uptime" => Uptime(AnyDomains),
+        /// Print the hypervisor's messages.
+        "dmesg" => Dmesg(DmesgOptions),
+        /// Press keys on the hypervisor's console; `xm dmesg` then shows what they did. Key h lists the keys.
+        "debug-keys" => DebugKeys(Keys),
+        /// Show what domains use, and keep showing it.
+        #[doc = ""]
+        /// Keys: q, Esc or Ctrl-C ends, d sets the delay, space looks at once; n shows network cards, b or x disks, v vCPUs; s or > orders by the next column, < by the one before, i inverts the
+        /// order; r repeats the heads; the arrow and page keys move through domains and columns.
+        "top" => Top(TopOptions),
+        /// Write manual pages and completions for shells into a directory.
+        "manuals" hidden => Manuals(ManualsOptions),
+        /// Describe a command, or list all commands.
+        "help" => Help(HelpOptions),
+    }
 }
 
 /// Options of `info`.
@@ -235,7 +276,7 @@ mod tests {
 
     #[test]
     fn command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -250,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_command_has_a_description_and_takes_json() {
-        let mut root = Cli::command();
+        let mut root = command();
         root.build();
         for command in root.get_subcommands() {
             let json = command.get_arguments().filter(|option| option.get_long() == Some(JSON)).count();

@@ -3,6 +3,7 @@
 mod cli;
 mod create;
 mod devices;
+mod evaluator;
 mod life;
 mod settings;
 

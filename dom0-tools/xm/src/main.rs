@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-mod deferred;
+mod commands;
 mod exit;
 mod guest;
 mod host;
@@ -17,8 +17,7 @@ mod tests;
 mod text;
 mod top;
 
-use clap::CommandFactory;
-use cli::{Cli, Command};
+use cli::{Cli, Command, HostCommand};
 use exit::Failure;
 use host::Host;
 use machine::Machine;
@@ -48,14 +47,17 @@ fn carry_out(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<(), Fa
 
 /// Carries the command out and returns what to print at its end; `top` prints to `out` meanwhile.
 fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Failure> {
-    match &cli.command {
-        Command::Info(options) => {
+    let command = match &cli.command {
+        Command::Guest(command) => return guest::run(command, &machine.xend, cli.json),
+        Command::Host(command) => command,
+    };
+    match command {
+        HostCommand::Info(options) => {
             let info = Host::open(machine)?.info(options.numa)?;
             Ok(render(cli.json, &info, text::info))
         }
-        Command::List(options) if options.long => long_list(&machine.xend, &options.domains),
-        Command::Guest(command) => guest::run(command, &machine.xend, cli.json),
-        Command::List(options) => {
+        HostCommand::List(options) if options.long => long_list(&machine.xend, &options.domains),
+        HostCommand::List(options) => {
             let (running, halted) = cli::select_all(Host::open(machine)?.domains()?, guest::halted(&machine.xend), &options.domains)?;
             if cli.json {
                 let rows = running.iter().map(serde_json::to_value).chain(halted.iter().map(serde_json::to_value));
@@ -63,16 +65,16 @@ fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Fai
             }
             Ok(text::list(&running, &halted).into_bytes())
         }
-        Command::VcpuList(options) => {
+        HostCommand::VcpuList(options) => {
             let host = Host::open(machine)?;
             let vcpus = host.vcpus(cli::select(host.domains()?, &options.domains)?)?;
             Ok(render(cli.json, &vcpus, |vcpus| text::vcpu_list(vcpus)))
         }
-        Command::Uptime(options) => {
+        HostCommand::Uptime(options) => {
             let uptimes = host::uptimes(machine, cli::select(Host::open(machine)?.domains()?, &options.domains)?);
             Ok(render(cli.json, &uptimes, |uptimes| text::uptime(uptimes)))
         }
-        Command::Dmesg(options) => {
+        HostCommand::Dmesg(options) => {
             let ring = Host::open(machine)?.dmesg(options.clear)?;
             Ok(if cli.json {
                 json(&model::lines(&ring))
@@ -80,7 +82,7 @@ fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Fai
                 ring
             })
         }
-        Command::DebugKeys(options) => {
+        HostCommand::DebugKeys(options) => {
             Host::open(machine)?.debug_keys(&options.keys)?;
             Ok(if cli.json {
                 json(&serde_json::json!({ "keys": options.keys }))
@@ -88,15 +90,15 @@ fn run(cli: &Cli, machine: &Machine, out: &mut dyn Write) -> Result<Vec<u8>, Fai
                 Vec::new()
             })
         }
-        Command::Top(options) => {
+        HostCommand::Top(options) => {
             top::run(options, cli.json, machine, out)?;
             Ok(Vec::new())
         }
-        Command::Manuals(options) => {
-            manuals::write(Cli::command(), &options.directory).map_err(Failure::Output)?;
+        HostCommand::Manuals(options) => {
+            manuals::write(cli::command(), &options.directory).map_err(Failure::Output)?;
             Ok(Vec::new())
         }
-        Command::Help(options) => help(cli.json, options.command.as_deref()),
+        HostCommand::Help(options) => help(cli.json, options.command.as_deref()),
     }
 }
 
@@ -111,7 +113,7 @@ fn long_list(client: &Client, domains: &[String]) -> Result<Vec<u8>, Failure> {
 
 /// The help of one command, or of all.
 fn help(as_json: bool, command: Option<&str>) -> Result<Vec<u8>, Failure> {
-    let mut root = Cli::command();
+    let mut root = cli::command();
     root.build();
     let mut selected = match command {
         None => root,

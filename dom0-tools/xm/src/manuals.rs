@@ -93,13 +93,12 @@ fn text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn pages_and_completions_are_written() {
         let directory =
             std::env::temp_dir().join(format!("oxen-xm-manuals-{}", std::process::id()));
-        write(crate::cli::Cli::command(), &directory).unwrap();
+        write(crate::cli::command(), &directory).unwrap();
         let read = |name: &str| {
             fs::read_to_string(directory.join(name))
                 .unwrap_or_else(|error| panic!("{name}: {error}"))

@@ -1,67 +1,68 @@
 //! The command line of the commands that go through xend.
 
-use crate::deferred::Deferred;
-use clap::{Args, Subcommand};
+use crate::commands::commands;
+use clap::Args;
 
-/// Commands on guests.
-#[derive(Debug, Subcommand)]
-pub enum GuestCommand {
-    /// Create a guest and start it.
-    Create(Deferred<CreateOptions>),
-    /// Make a guest known without starting it; `xm start` starts it.
-    New(Deferred<CreateOptions>),
-    /// Start a guest that was made known with `xm new`.
-    Start(Deferred<StartOptions>),
-    /// Forget a guest that was made known with `xm new`.
-    Delete(Deferred<DeleteOptions>),
-    /// Connect to a guest's console; Ctrl-] leaves it.
-    Console(Deferred<ConsoleOptions>),
-    /// Ask guests to shut down.
-    Shutdown(Deferred<EndOptions>),
-    /// Ask guests to reboot.
-    Reboot(Deferred<EndOptions>),
-    /// End guests at once.
-    Destroy(Deferred<SomeDomains>),
-    /// Stop guests until they are unpaused.
-    Pause(Deferred<SomeDomains>),
-    /// Let paused guests run.
-    Unpause(Deferred<SomeDomains>),
-    /// Give a guest another name.
-    Rename(Deferred<RenameOptions>),
-    /// Print the id of a domain.
-    Domid(Deferred<DomidOptions>),
-    /// Print the name of a domain.
-    Domname(Deferred<DomnameOptions>),
-    /// Press a magic system request key.
-    Sysrq(Deferred<SysrqOptions>),
-    /// Write a guest's memory to an ELF core file.
-    DumpCore(Deferred<DumpCoreOptions>),
-    /// Tell a domain how much memory to have.
-    MemSet(Deferred<MemoryOptions>),
-    /// Set the most memory that a domain may have.
-    MemMax(Deferred<MemoryOptions>),
-    /// Tell a domain how many of its vCPUs to use.
-    VcpuSet(Deferred<VcpuSetOptions>),
-    /// Say where a domain's vCPUs may run.
-    VcpuPin(Deferred<VcpuPinOptions>),
-    /// Show or set weights and caps.
-    SchedCredit(Deferred<SchedCreditOptions>),
-    /// Add a disk to a guest.
-    BlockAttach(Deferred<BlockAttachOptions>),
-    /// Take a disk from a guest.
-    BlockDetach(Deferred<BlockDetachOptions>),
-    /// List guests' disks.
-    BlockList(Deferred<SomeDomains>),
-    /// Add a network card to a guest.
-    NetworkAttach(Deferred<NetworkAttachOptions>),
-    /// Take a network card from a guest.
-    NetworkDetach(Deferred<NetworkDetachOptions>),
-    /// List guests' network cards.
-    NetworkList(Deferred<SomeDomains>),
-    /// Print metrics of the host, the domains and their devices, for Prometheus.
-    Metrics(Deferred<NoOptions>),
-    /// Print xend's log.
-    Log(Deferred<LogOptions>),
+commands! {
+    /// Commands on guests.
+    pub enum GuestCommand {
+        /// Create a guest and start it.
+        "create" => Create(CreateOptions),
+        /// Make a guest known without starting it; `xm start` starts it.
+        "new" => New(CreateOptions),
+        /// Start a guest that was made known with `xm new`.
+        "start" => Start(StartOptions),
+        /// Forget a guest that was made known with `xm new`.
+        "delete" => Delete(DeleteOptions),
+        /// Connect to a guest's console; Ctrl-] leaves it.
+        "console" => Console(ConsoleOptions),
+        /// Ask guests to shut down.
+        "shutdown" => Shutdown(EndOptions),
+        /// Ask guests to reboot.
+        "reboot" => Reboot(EndOptions),
+        /// End guests at once.
+        "destroy" => Destroy(SomeDomains),
+        /// Stop guests until they are unpaused.
+        "pause" => Pause(SomeDomains),
+        /// Let paused guests run.
+        "unpause" => Unpause(SomeDomains),
+        /// Give a guest another name.
+        "rename" => Rename(RenameOptions),
+        /// Print the id of a domain.
+        "domid" => Domid(DomidOptions),
+        /// Print the name of a domain.
+        "domname" => Domname(DomnameOptions),
+        /// Press a magic system request key.
+        "sysrq" => Sysrq(SysrqOptions),
+        /// Write a guest's memory to an ELF core file.
+        "dump-core" => DumpCore(DumpCoreOptions),
+        /// Tell a domain how much memory to have.
+        "mem-set" => MemSet(MemoryOptions),
+        /// Set the most memory that a domain may have.
+        "mem-max" => MemMax(MemoryOptions),
+        /// Tell a domain how many of its vCPUs to use.
+        "vcpu-set" => VcpuSet(VcpuSetOptions),
+        /// Say where a domain's vCPUs may run.
+        "vcpu-pin" => VcpuPin(VcpuPinOptions),
+        /// Show or set weights and caps.
+        "sched-credit" => SchedCredit(SchedCreditOptions),
+        /// Add a disk to a guest.
+        "block-attach" => BlockAttach(BlockAttachOptions),
+        /// Take a disk from a guest.
+        "block-detach" => BlockDetach(BlockDetachOptions),
+        /// List guests' disks.
+        "block-list" => BlockList(SomeDomains),
+        /// Add a network card to a guest.
+        "network-attach" => NetworkAttach(NetworkAttachOptions),
+        /// Take a network card from a guest.
+        "network-detach" => NetworkDetach(NetworkDetachOptions),
+        /// List guests' network cards.
+        "network-list" => NetworkList(SomeDomains),
+        /// Print metrics of the host, the domains and their devices, for Prometheus.
+        "metrics" => Metrics(NoOptions),
+        /// Print xend's log.
+        "log" => Log(LogOptions),
+    }
 }
 
 /// For commands without options.

@@ -1,9 +1,9 @@
 //! `create`, `new`, `start`.
 
 use super::cli::CreateOptions;
-use super::{Voice, life, wait};
+use super::{Voice, evaluator, life, wait};
 use crate::exit::Failure;
-use oxen_config_file::{HostFacts, Override, Reading, Source, read};
+use oxen_config_file::{HostFacts, Override, Reading, Request, Source, read};
 use oxen_guest_config::GuestConfig;
 use oxen_xend_api::{Client, Create, Domain, Operation, Outcome};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,11 @@ fn configuration(options: &CreateOptions, voice: Voice) -> Result<GuestConfig, F
         None if overrides.is_empty() => return Err(Failure::Usage("a configuration file or name=value is needed".to_owned())),
         None => Source { name: "command line".to_owned(), text: String::new() },
     };
-    let Reading { config, warnings, output } = read(&source, &overrides, &host_facts()).map_err(|problems| Failure::Config(problems.iter().map(ToString::to_string).collect()))?;
+    let answer = match read(&source, &overrides) {
+        Some(answer) => answer,
+        None => evaluator::evaluate(&Request { source, overrides, host: host_facts() })?,
+    };
+    let Reading { config, warnings, output } = answer.map_err(|problems| Failure::Config(problems.iter().map(ToString::to_string).collect()))?;
     if !output.is_empty() && !voice.quiet {
         eprint!("{output}");
     }

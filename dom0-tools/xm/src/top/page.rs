@@ -186,7 +186,7 @@ fn clipped(line: Vec<Span>, width: usize) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, Command, HostCommand};
     use crate::top::columns::Order;
     use oxen_abi::domctl::{DOMINF_BLOCKED, DOMINF_RUNNING};
     use oxen_metrics::{Disk, Domain, Host, Snapshot};
@@ -194,7 +194,7 @@ mod tests {
 
     fn view() -> View {
         match Cli::read(["xm", "top"]).unwrap().command {
-            Command::Top(options) => View::new(&options),
+            Command::Host(HostCommand::Top(options)) => View::new(&options),
             _ => unreachable!(),
         }
     }

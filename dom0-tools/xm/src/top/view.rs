@@ -151,14 +151,14 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, Command, HostCommand};
 
     /// Lines of the table that fit.
     const PAGE: usize = 10;
 
     fn view(options: &str) -> View {
         let cli = Cli::read(format!("xm top {options}").split_whitespace()).unwrap();
-        let Command::Top(options) = cli.command else { panic!("{options}") };
+        let Command::Host(HostCommand::Top(options)) = cli.command else { panic!("{options}") };
         View::new(&options)
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::{Cli, Command as Verb};
+use crate::cli::{Cli, Command as Verb, HostCommand};
 use crate::machine::Machine;
 use oxen_abi::Errno;
 use oxen_dom0_testkit::{FakeHost, PATIENCE, wait_for};
@@ -141,7 +141,7 @@ fn on_a_terminal() {
         }))
     };
     let machine = Machine { hypervisor: Box::new(move || Ok(xen())), store_socket: "/nonexistent".into(), xend: Client::new("/nonexistent"), root: "/nonexistent".into() };
-    let Verb::Top(options) = Cli::read(["xm", "top", "-d", "1000"]).unwrap().command else { unreachable!() };
+    let Verb::Host(HostCommand::Top(options)) = Cli::read(["xm", "top", "-d", "1000"]).unwrap().command else { unreachable!() };
     let source = Source::open(&machine).unwrap();
     if let Err(failure) = run(&source, &options) {
         eprintln!("xm: {failure}");

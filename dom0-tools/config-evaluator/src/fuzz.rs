@@ -1,7 +1,8 @@
 //! No input panics, whatever it is.
 
 use super::evaluate::read_off_as_evaluated;
-use super::*;
+use super::tests::both_ways;
+use oxen_config_file::{HostFacts, OPTIONS, Override, Request, Source};
 use proptest::prelude::*;
 
 /// Pieces that reach deep into the reader when put together at random.
@@ -79,7 +80,7 @@ fn nothing_panics(text: &str, words: &[Override]) {
         name: "fuzz".to_owned(),
         text: text.to_owned(),
     };
-    match read(&source, words, &HostFacts::default()) {
+    match both_ways(&Request { source, overrides: words.to_vec(), host: HostFacts::default() }) {
         Ok(reading) => assert!(reading.config.check().is_empty()),
         Err(errors) => {
             assert!(!errors.is_empty());
@@ -151,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn random_values_of_options(option in prop::sample::select(super::table::READ), value in "\\PC{0,30}", number in any::<i64>()) {
+    fn random_values_of_options(option in prop::sample::select(OPTIONS), value in "\\PC{0,30}", number in any::<i64>()) {
         nothing_panics(&format!("name='a'\nkernel='/k'\n{option} = {value:?}\n"), &[]);
         nothing_panics(&format!("name='a'\nkernel='/k'\n{option} = {number}\n"), &[]);
         nothing_panics(&format!("name='a'\nkernel='/k'\n{option} = [{value:?}, {number}]\n"), &[]);

@@ -1,4 +1,4 @@
-use super::*;
+use oxen_config_file::{Answer, Diagnostic, HostFacts, Override, Reading, Request, Source};
 use oxen_guest_config::{Action, Affinity, BlockBackend, DiskMode};
 
 /// What a file called `web` reads as, with the words of a command line.
@@ -12,7 +12,16 @@ fn read_with(text: &str, words: &[&str]) -> Result<Reading, Vec<Diagnostic>> {
         .map(|word| Override::from_word(word).unwrap())
         .collect();
     let uname = ["Linux", "host", "6.1.0", "#1", "x86_64"].map(str::to_owned);
-    read(&source, &overrides, &HostFacts { uname })
+    both_ways(&Request { source, overrides, host: HostFacts { uname } })
+}
+
+/// What a file is evaluated as, which is what it is read as without an evaluator where that can be done.
+pub fn both_ways(request: &Request) -> Answer {
+    let evaluated = super::read(request);
+    if let Some(read) = oxen_config_file::read(&request.source, &request.overrides) {
+        assert_eq!(read, evaluated, "{request:?}");
+    }
+    evaluated
 }
 
 fn good(text: &str) -> Reading {
