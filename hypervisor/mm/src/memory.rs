@@ -346,8 +346,10 @@ impl<M: Hardware> Mm<M> {
     /// [`Mm::give_run`].
     pub(crate) fn take_unused(&self, mfn: Mfn, meta: &FrameMeta, owner: DomId) -> bool {
         let unused = Refs::expect(owner) | Refs::ALLOCATED | 1;
-        let is_table = Kind(meta.kind.load(Relaxed)).0 & (Kind::PINNED | Kind::PARTIAL) != 0;
-        let taken = !is_table && meta.refs.load(Relaxed) == unused && meta.refs.compare_exchange(unused, 0, AcqRel, Relaxed).is_ok();
+        let is_table = Kind(meta.kind.load(Relaxed)).has(Kind::PINNED | Kind::PARTIAL);
+        // That others had it mapped once does not matter any more: every processor flushes before the frame is given out again.
+        let refs = meta.refs.load(Relaxed);
+        let taken = !is_table && refs & !Refs::FOREIGN == unused && meta.refs.compare_exchange(refs, 0, AcqRel, Relaxed).is_ok();
         if taken {
             meta.kind.store(0, Relaxed);
             self.machine.set_m2p(mfn, u64::MAX);

@@ -1,5 +1,6 @@
 //! Where in memory a domain's frames are, roughly: so that ending a small domain on a large machine does not take a look at every frame.
 
+use core::ops::Range;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use oxen_types::Mfn;
@@ -37,19 +38,20 @@ impl Regions {
         }
     }
 
-    /// The first frame from `mfn` on that the domain may have been given; `max_mfn` if there is none.
-    pub fn next(&self, max_mfn: u64, mfn: u64) -> u64 {
+    /// The frames that follow `mfn`, or start there, that the domain may have been given, up to where it may have none or a region ends; `None` if there are none.
+    pub fn range(&self, max_mfn: u64, mfn: u64) -> Option<Range<u64>> {
         let order = order(max_mfn);
         let mut at = mfn;
         while at < max_mfn {
             let region = at >> order;
+            let end = (region + 1) << order;
             let word = self.0.get((region / 64) as usize).map_or(0, |word| word.load(Relaxed));
             if word >> (region % 64) & 1 != 0 {
-                return at;
+                return Some(at..end.min(max_mfn));
             }
-            at = (region + 1) << order;
+            at = end;
         }
-        max_mfn
+        None
     }
 
     /// Forgets everything: the domain has no frames.
@@ -75,22 +77,23 @@ mod tests {
     fn frames_are_found_and_little_else() {
         let max_mfn = 655_360;
         let regions = Regions::default();
-        assert_eq!(regions.next(max_mfn, 0), max_mfn);
+        assert_eq!(regions.range(max_mfn, 0), None);
         regions.mark(max_mfn, Mfn(0x1_2345), 0);
         regions.mark(max_mfn, Mfn(max_mfn - 512), 9);
-        assert_eq!(regions.next(max_mfn, 0), 0x1_2000);
-        assert_eq!(regions.next(max_mfn, 0x1_2345), 0x1_2345);
-        assert_eq!(regions.next(max_mfn, 0x1_2400), max_mfn - 1024);
-        assert_eq!(regions.next(max_mfn, max_mfn - 1), max_mfn - 1);
-        assert_eq!(regions.next(max_mfn, max_mfn), max_mfn);
+        assert_eq!(regions.range(max_mfn, 0), Some(0x1_2000..0x1_2400));
+        assert_eq!(regions.range(max_mfn, 0x1_2345), Some(0x1_2345..0x1_2400));
+        assert_eq!(regions.range(max_mfn, 0x1_2400), Some(max_mfn - 1024..max_mfn));
+        assert_eq!(regions.range(max_mfn, max_mfn - 1), Some(max_mfn - 1..max_mfn));
+        assert_eq!(regions.range(max_mfn, max_mfn), None);
+        assert_eq!(regions.range(max_mfn - 1, max_mfn - 512), Some(max_mfn - 512..max_mfn - 1));
         regions.clear();
-        assert_eq!(regions.next(max_mfn, 0), max_mfn);
+        assert_eq!(regions.range(max_mfn, 0), None);
     }
 
     #[test]
     fn a_block_larger_than_a_region_marks_all_of_its_regions() {
         let regions = Regions::default();
         regions.mark(1 << 18, Mfn(1 << 12), 12);
-        assert_eq!((0..1 << 18).step_by(512).filter(|mfn| regions.next(1 << 18, *mfn) == *mfn).count(), 8);
+        assert_eq!((0..1 << 18).step_by(512).filter(|mfn| regions.range(1 << 18, *mfn).is_some_and(|range| range.start == *mfn)).count(), 8);
     }
 }

@@ -6,6 +6,9 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use oxen_hal::FrameMeta;
 use oxen_types::Mfn;
 
+/// Frames between two looks at the budget.
+const FRAMES_AT_ONCE: u64 = 64;
+
 impl<M: Hardware> Mm<M> {
     /// Takes all memory from the context's owner: pins, half-done page tables and allocations. `cursor` starts at 0 and tells where to carry on. The
     /// domain is dying ([`crate::Account::set_dying`]), none of its vCPUs runs, and their roots and descriptor tables have been given back.
@@ -35,27 +38,45 @@ impl<M: Hardware> Mm<M> {
         result
     }
 
-    /// Undoes what is pinned and half done from frame `cursor` on, so that hardly any frame is in use when they are freed.
-    fn undo_tables<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, account: &Account, cursor: &mut u64) -> Result<(), MmError> {
-        let owner = Refs::expect(ctx.owner);
+    /// Shows `visit` the frames from `cursor` on that the owner of `account` may have.
+    fn visit_frames<P: MmioPolicy>(
+        &self,
+        ctx: &mut MmuContext<'_, P>,
+        account: &Account,
+        cursor: &mut u64,
+        mut visit: impl FnMut(&mut MmuContext<'_, P>, Mfn, &FrameMeta) -> Result<(), MmError>,
+    ) -> Result<(), MmError> {
         let max_mfn = self.machine.max_mfn();
         loop {
-            *cursor = account.regions.next(max_mfn, *cursor);
-            if *cursor >= max_mfn {
+            let Some(range) = account.regions.range(max_mfn, *cursor) else {
+                *cursor = max_mfn;
                 return Ok(());
-            }
+            };
+            *cursor = range.start;
             if ctx.budget == 0 {
                 return Err(MmError::Preempted);
             }
-            ctx.spend(1);
-            let mfn = Mfn(*cursor);
-            if let Some(meta) = self.machine.meta(mfn)
-                && meta.refs.load(Acquire) & Refs::IDENTITY == owner
-            {
-                self.give_up_table(ctx, mfn, meta)?;
+            let end = range.end.min(range.start + FRAMES_AT_ONCE);
+            while *cursor < end {
+                let mfn = Mfn(*cursor);
+                if let Some(meta) = self.machine.meta(mfn) {
+                    visit(ctx, mfn, meta)?;
+                }
+                *cursor += 1;
             }
-            *cursor += 1;
+            ctx.spend((end - range.start) as u32);
         }
+    }
+
+    /// Undoes what is pinned and half done from frame `cursor` on, so that hardly any frame is in use when they are freed.
+    fn undo_tables<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, account: &Account, cursor: &mut u64) -> Result<(), MmError> {
+        let owner = Refs::expect(ctx.owner);
+        self.visit_frames(ctx, account, cursor, |ctx, mfn, meta| {
+            if !Kind(meta.kind.load(Relaxed)).has(Kind::PINNED | Kind::PARTIAL) || meta.refs.load(Acquire) & Refs::IDENTITY != owner {
+                return Ok(());
+            }
+            self.give_up_table(ctx, mfn, meta)
+        })
     }
 
     /// Undoes a frame that is pinned or half done.
@@ -73,32 +94,20 @@ impl<M: Hardware> Mm<M> {
     /// The frames from `cursor` on. Those that nobody else uses are collected in `run`, which is freed whenever it ends and, after the last one, by the caller.
     fn take_frames<P: MmioPolicy>(&self, ctx: &mut MmuContext<'_, P>, account: &Account, cursor: &mut u64, run: &mut Run) -> Result<(), MmError> {
         let owner = Refs::expect(ctx.owner);
-        let max_mfn = self.machine.max_mfn();
-        loop {
-            *cursor = account.regions.next(max_mfn, *cursor);
-            if *cursor >= max_mfn {
+        self.visit_frames(ctx, account, cursor, |ctx, mfn, meta| {
+            if meta.refs.load(Relaxed) & Refs::IDENTITY != owner {
                 return Ok(());
             }
-            if ctx.budget == 0 {
-                return Err(MmError::Preempted);
+            if !self.take_unused(mfn, meta, ctx.owner) {
+                return self.take_used(ctx, mfn, meta);
             }
-            ctx.spend(1);
-            let mfn = Mfn(*cursor);
-            if let Some(meta) = self.machine.meta(mfn)
-                && meta.refs.load(Acquire) & Refs::IDENTITY == owner
-            {
-                if self.take_unused(mfn, meta, ctx.owner) {
-                    if run.first.0 + run.count != mfn.0 {
-                        self.give_run(run.first, run.count, ctx.owner);
-                        *run = Run { first: mfn, count: 0 };
-                    }
-                    run.count += 1;
-                } else {
-                    self.take_used(ctx, mfn, meta)?;
-                }
+            if run.first.0 + run.count != mfn.0 {
+                self.give_run(run.first, run.count, ctx.owner);
+                *run = Run { first: mfn, count: 0 };
             }
-            *cursor += 1;
-        }
+            run.count += 1;
+            Ok(())
+        })
     }
 
     /// A frame that is in use, mostly by others.
