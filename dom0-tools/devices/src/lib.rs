@@ -33,6 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use oxen_xend_api::{Code, Error};
+pub use remove::Leaving;
 
 /// The result of an operation. The error's message names the device and the cause.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -16,9 +16,18 @@ use std::time::{Duration, Instant};
 const FORCE_GRACE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to let go of a device after its driver said that it is closed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-const RELEASE_RETRY: Duration = Duration::from_millis(2);
+const RELEASE_RETRY: Duration = Duration::from_millis(1);
 /// How often a back end is looked at: Linux' block driver lets go of a guest that is gone without writing a state.
-const UNREGISTER_PERIOD: Duration = Duration::from_millis(10);
+const UNREGISTER_PERIOD: Duration = Duration::from_millis(1);
+
+/// Devices of a domain whose back ends have been told to close.
+#[must_use]
+#[derive(Debug)]
+pub struct Leaving {
+    domid: u16,
+    all: BTreeSet<Address>,
+    told: Vec<Result<()>>,
+}
 
 impl Devices {
     /// Takes all devices of a domain away that does not run any more, or whose creation failed: back ends, loop devices, interfaces,
@@ -28,13 +37,34 @@ impl Devices {
     ///
     /// The first failure; what can be taken away is, all the same.
     pub fn detach_all(&self, store: &Store, domid: u16) -> Result<()> {
+        let leaving = self.begin_detaching(store, domid)?;
+        self.finish_detaching(store, leaving)
+    }
+
+    /// The first half of [`Devices::detach_all`]: back ends begin to close. Other parts of a domain can be taken away meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// xenstore does not tell which devices there are.
+    pub fn begin_detaching(&self, store: &Store, domid: u16) -> Result<Leaving> {
         let name = format!("devices of domain {domid}");
         let all = self.addresses(store, domid).map_err(in_store(&name))?;
-        // All at once first, so that the drivers work at the same time.
-        let mut results: Vec<Result<()>> = all
+        // All at once, so that the drivers work at the same time.
+        let told = all
             .iter()
             .map(|at| cut_off(store, *at).map_err(in_store(&at.to_string())))
             .collect();
+        Ok(Leaving { domid, all, told })
+    }
+
+    /// The second half of [`Devices::detach_all`].
+    ///
+    /// # Errors
+    ///
+    /// Like [`Devices::detach_all`].
+    pub fn finish_detaching(&self, store: &Store, leaving: Leaving) -> Result<()> {
+        let Leaving { domid, all, told } = leaving;
+        let mut results = told;
         results.extend(
             all.iter()
                 .map(|at| self.finish(store, *at, &at.to_string())),
@@ -159,15 +189,16 @@ impl Devices {
         let backend = at.backend();
         let paths = [format!("{backend}/state")];
         let closed = wait_looking(store, &paths, patience, UNREGISTER_PERIOD, || {
-            let state = state(store, &backend)?;
             let is_served = self
                 .kernel
                 .backend(at.kind.name(), at.domid, at.devid)
                 .is_some();
-            Ok(
-                (matches!(state, DeviceState::Closed | DeviceState::Unknown) || !is_served)
-                    .then_some(()),
-            )
+            let is_closed = !is_served
+                || matches!(
+                    state(store, &backend)?,
+                    DeviceState::Closed | DeviceState::Unknown
+                );
+            Ok(is_closed.then_some(()))
         });
         Ok(closed.map_err(in_store(device))?.is_some())
     }

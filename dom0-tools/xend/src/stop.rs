@@ -83,12 +83,13 @@ impl Daemon {
             Ok(()) | Err(oxen_xenctl::Error::NoSuchDomain { .. }) => {}
             Err(error) => tracing::warn!("domain {domid} cannot be paused: {error}"),
         }
+        // The back ends close and let go of its last frames while the others are freed.
+        let leaving = self.devices.begin_detaching(&self.store, domid);
         match self.xen.destroy_domain(domid) {
             Ok(()) | Err(oxen_xenctl::Error::NoSuchDomain { .. }) => {}
             Err(error) => return Err(error).or_api("destroying the domain"),
         }
-        // The back ends let go of the last frames.
-        self.devices.detach_all(&self.store, domid).or_api("detaching devices")?;
+        leaving.and_then(|leaving| self.devices.finish_detaching(&self.store, leaving)).or_api("detaching devices")?;
         if self.store.is_introduced(domid).unwrap_or(false) {
             // xenstored may have seen the end of the domain by itself in between.
             let _ = self.store.release(domid);
