@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 enum Load {
     /// Processes, disk and network traffic in dom0, for as long as `--minutes` says.
     Dom0,
-    /// A thousand guests created and destroyed, `--rounds` rounds with killed daemons, a gigabyte over TCP; `--minutes` is the limit.
+    /// A thousand guests created and destroyed, `--rounds` rounds with killed daemons, `--megabytes` over TCP; `--minutes` is the limit.
     Guests,
 }
 
@@ -35,6 +35,9 @@ pub struct Options {
     /// With guests: how many rounds with killed daemons, each of about 10 s
     #[arg(long, default_value_t = 100)]
     rounds: u32,
+    /// With guests: how much is sent over TCP, about 0.7 MiB/s in the emulator
+    #[arg(long, default_value_t = 1024)]
+    megabytes: u32,
     /// With guests: the seed of the killed daemons' times, to repeat a run
     #[arg(long)]
     seed: Option<u32>,
@@ -60,7 +63,7 @@ pub fn run(ws: &Workspace, options: &Options) -> Result<bool> {
     let tests: &[&str] = if guests { &["devices", "policies", "faults", "herd", "chaos"] } else { &["soak"] };
     let words = if guests {
         let seed = options.seed.map_or_else(String::new, |seed| format!(" oxen.seed={seed}"));
-        format!("oxen.guests=100 oxen.cycles=1000 oxen.rounds={} oxen.megabytes=1024{seed}", options.rounds)
+        format!("oxen.guests=100 oxen.cycles=1000 oxen.rounds={} oxen.megabytes={}{seed}", options.rounds, options.megabytes)
     } else {
         format!("oxen.seconds={} oxen.disks=sda,vda oxen.nics=e1000e", options.minutes * 60)
     };

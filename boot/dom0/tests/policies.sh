@@ -57,6 +57,8 @@ nothing_left "destroy and preserve"
 policy p act=crash 'on_crash = "restart"'
 must_go p 60
 log_has 'p: restarted 5 times' || fail "the guest was not given up: $(logs)"
+lines=$(grep -c 'small guest: running' /var/log/xen/console/guest-p.log)
+[ "$lines" = 6 ] || fail "of 6 guests that ended at once the console has $lines lines"
 policy p act=reboot 'on_reboot = "restart"'
 must_go p 60
 nothing_left "restarts"

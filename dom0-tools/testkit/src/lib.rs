@@ -192,6 +192,8 @@ impl World {
             boot: run.join("boot"),
             ..Places::default()
         };
+        // Nobody serves consoles here.
+        let settings = Settings { console_timeout: Duration::ZERO, ..settings };
         let devices = Devices::with_fake(device_settings(&settings), kernel.clone());
         let daemon = Arc::new(Daemon::with_devices(settings, places, self.host.xen_with(gate::hook(&gate)), open(), devices)?);
         daemon.resume()?;

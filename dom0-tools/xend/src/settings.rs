@@ -23,6 +23,8 @@ pub struct Settings {
     pub console_limit_kib: u64,
     /// `device-timeout`, in seconds: how long a device's back end may take to get ready or to go away.
     pub device_timeout: Duration,
+    /// `console-timeout`, in seconds: how long a guest that has ended is kept for `xenconsoled` to find its console, if it has not yet.
+    pub console_timeout: Duration,
     /// `shutdown-timeout`, in seconds: how long a guest may take to acknowledge a request to shut down.
     pub shutdown_timeout: Duration,
     /// `restart-limit`: a guest that restarts more often than this within a minute is not started again.
@@ -40,6 +42,7 @@ impl Default for Settings {
             network_script: None,
             console_limit_kib: 1024,
             device_timeout: Duration::from_secs(40),
+            console_timeout: Duration::from_secs(2),
             shutdown_timeout: Duration::from_secs(30),
             restart_limit: 5,
             log_level: tracing::Level::INFO,
@@ -134,6 +137,7 @@ impl Settings {
             "vif-bridge" => self.vif_bridge = word(),
             "network-script" => self.network_script = word(),
             "console-limit" => self.console_limit_kib = number()?,
+            "console-timeout" => self.console_timeout = seconds()?,
             "device-create-timeout" | "device-timeout" => self.device_timeout = seconds()?,
             "shutdown-timeout" => self.shutdown_timeout = seconds()?,
             "restart-limit" => self.restart_limit = usize::try_from(number()?).unwrap_or(usize::MAX),

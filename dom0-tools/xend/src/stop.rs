@@ -2,6 +2,7 @@
 
 use crate::daemon::{Daemon, Target};
 use crate::error::ToApi;
+use crate::nodes::home;
 use crate::records::{Record, Stage};
 use crate::tasks::{Job, now};
 use oxen_abi::domctl::DOMINF_DYING;
@@ -15,6 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(50);
+const CONSOLE_POLL: Duration = Duration::from_millis(10);
 /// Restarts are counted over this time, in seconds.
 const RESTART_WINDOW_S: u64 = 60;
 /// How long a domain that is destroyed may keep its last frames, which others have mapped, before that is reported.
@@ -221,6 +223,24 @@ impl Daemon {
         .map(drop)
     }
 
+    /// Waits until `xenconsoled` has found the console of a guest that has ended: what such a guest wrote goes with its domain otherwise.
+    fn wait_for_console(&self, domid: u16, name: &str) {
+        let start = Instant::now();
+        while !self.has_console(domid) {
+            if start.elapsed() >= self.settings.console_timeout {
+                tracing::warn!("{name}: xenconsoled has not found its console; what it wrote there may be lost");
+                return;
+            }
+            sleep(CONSOLE_POLL);
+        }
+    }
+
+    /// Whether `xenconsoled` serves a domain's console.
+    fn has_console(&self, domid: u16) -> bool {
+        let tty = self.store.try_read(&format!("{}/console/tty", home(domid)));
+        tty.ok().flatten().is_some_and(|tty| !tty.is_empty())
+    }
+
     /// Does what the configuration says about a guest that has ended.
     fn apply(&self, record: &Record, domid: u16, reason: ShutdownReason, job: &Job) -> Result<(), Error> {
         let config = &record.config;
@@ -233,6 +253,7 @@ impl Daemon {
             _ => config.on_crash,
         };
         tracing::info!("{}: {}, so {action}", config.name, reason_word(reason));
+        self.wait_for_console(domid, &config.name);
         match action {
             Action::Destroy => self.end(domid, record.uuid, Some(record)),
             Action::Restart => self.restart(record, domid, job),
