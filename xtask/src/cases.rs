@@ -260,6 +260,7 @@ impl Dom0Case {
             nics: if has("net") { vec!["e1000e", "virtio-net-pci"] } else { Vec::new() },
             // The disk test reboots between writing and reading.
             ends_at_reset: !has("disk"),
+            starts_linux: true,
             ..Machine::default()
         }
     }

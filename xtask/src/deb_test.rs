@@ -82,7 +82,7 @@ fn fresh_system(ws: &Workspace) -> Result<PathBuf> {
 }
 
 fn machine(disk: &Path) -> Machine {
-    Machine { memory_mib: 2048, disks: vec![(Bus::VirtioBlk, disk.to_path_buf())], nics: vec!["virtio-net-pci"], ..Machine::default() }
+    Machine { memory_mib: 2048, disks: vec![(Bus::VirtioBlk, disk.to_path_buf())], nics: vec!["virtio-net-pci"], starts_linux: true, ..Machine::default() }
 }
 
 /// Boots the system without a hypervisor and installs the packages and GRUB from inside.

@@ -139,7 +139,8 @@ pub fn dom0_jobs<'a>(ws: &'a Workspace, hypervisor: &'a Hypervisor, images: &'a 
         .filter_map(|case| {
             let image = images.get(&case.boots)?;
             let name = dom0_name(hypervisor.kind, &case);
-            let cpus = case.cpus;
+            // Processors that take turns need one of ours.
+            let cpus = if qemu::takes_turns() { 1 } else { case.cpus };
             let work = {
                 let name = name.clone();
                 move || match image {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use regex_lite::Regex;
 
-use crate::process::wait_until;
+use crate::process::{query, wait_until};
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -67,6 +67,8 @@ pub struct Machine {
     pub ends_at_reset: bool,
     /// Whether the time stamp counter counts executed instructions: deterministic, one processor, slow.
     pub counts_instructions: bool,
+    /// Whether Linux sets devices up in it while several processors run, which [`takes_turns`] makes safe.
+    pub starts_linux: bool,
     /// Further QEMU arguments.
     pub extra: Vec<String>,
 }
@@ -83,6 +85,7 @@ impl Default for Machine {
             nics: Vec::new(),
             ends_at_reset: true,
             counts_instructions: false,
+            starts_linux: false,
             extra: Vec::new(),
         }
     }
@@ -103,6 +106,8 @@ impl Machine {
             add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
         } else if has_kvm() {
             add(&["-accel", "kvm"]);
+        } else if self.starts_linux && takes_turns() {
+            add(&["-accel", "tcg,thread=single"]);
         }
         if self.firmware == Firmware::Uefi {
             let variables = scratch.join("OVMF_VARS.fd");
@@ -300,6 +305,26 @@ pub fn has_kvm() -> bool {
     })
 }
 
+/// The first version of QEMU in which emulated processors see a changed memory map at the same time as the flush that goes with it ("softmmu: Use async_run_on_cpu
+/// in tcg_commit").
+const SAFE_THREADS: (u32, u32) = (8, 2);
+
+/// Whether the processors of a machine that starts Linux have to take turns in one thread. Emulators before [`SAFE_THREADS`] crash, or lose an access to a
+/// local APIC, which stops a processor for good, when one processor moves a PCI device while another one accesses a device: about once in 40 starts.
+pub fn takes_turns() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let version = query(QEMU, &["--version"]).and_then(|text| version(&text));
+        !has_kvm() && version.is_none_or(|version| version < SAFE_THREADS)
+    })
+}
+
+/// Major and minor version in what QEMU says of itself.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_once("version ")?.1.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 /// Boots a boot sector that ends the emulator with a known status.
 fn probe_kvm() -> Result<bool> {
     let dir = tempfile::tempdir()?;
@@ -326,6 +351,15 @@ fn probe_kvm() -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_compared() {
+        let of = |text| version(text);
+        assert_eq!(of("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright"), Some((7, 2)));
+        assert_eq!(of("QEMU emulator version 10.0.2"), Some((10, 0)));
+        assert!(of("QEMU emulator version 7.2.22") < Some(SAFE_THREADS) && of("QEMU emulator version 8.2.0") >= Some(SAFE_THREADS));
+        assert_eq!(of("no number"), None);
+    }
 
     #[test]
     fn console_text_loses_its_escapes() {

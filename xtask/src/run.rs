@@ -80,6 +80,7 @@ pub fn run(ws: &Workspace, options: &Options, machine: &MachineOptions) -> Resul
         disks: vec![(Bus::VirtioBlk, disk)],
         nics: vec!["virtio-net-pci"],
         ends_at_reset: false,
+        starts_linux: true,
         extra: machine.qemu.clone(),
         ..Machine::default()
     };
