@@ -38,7 +38,7 @@ const UPCALL_MASK: usize = 1;
 /// Every [`BuildError`]. The domain exists only if it was built whole.
 pub fn build(xen: &Xen, request: &Request) -> Result<Built, BuildError> {
     check(request)?;
-    let loaded = Loaded::open(&request.kernel, request.cache.as_deref())?;
+    let loaded = Loaded::open(&request.kernel, request.cache.as_deref(), request.identity)?;
     let built = build_loaded(xen, request, &loaded)?;
     loaded.keep();
     Ok(built)

@@ -1,9 +1,11 @@
 //! Unpacked kernels, kept for the next guest that boots from the same file: unpacking is most of the work of building a guest.
 //!
-//! An entry is a file whose name is the identity of the packed one: device, inode, length, times of last change. The directory is root's
-//! alone, and so are the entries in it. Whatever is wrong with the cache, a guest can be built without it.
+//! An entry is a file whose name is the identity of the packed one: device, inode, length, times of last change; or a digest of what is in it,
+//! where the packed one is a copy that goes. A guest that brings its own kernel must not be able to make one that another guest then boots, so
+//! that the digest is a cryptographic one. The directory is root's alone, and so are the entries in it. Whatever is wrong with the cache, a guest can be built without it.
 
 use rustix::fs::{FlockOperation, flock, statvfs};
+use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -34,6 +36,12 @@ pub fn key(file: &Metadata) -> String {
         file.ctime(),
         file.ctime_nsec()
     )
+}
+
+/// The name of the entry for a file with these bytes.
+pub fn content_key(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The file of an entry, if there is one, with the place and the length of the kernel in it; it then counts as used.

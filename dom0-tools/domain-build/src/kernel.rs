@@ -3,6 +3,7 @@
 use crate::cache;
 use crate::error::{BuildError, Purpose};
 use crate::frames::Frames;
+use crate::request::Identity;
 use oxen_kernel_image::{Kernel, KernelFile, MAX_UNPACKED_LEN};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -25,19 +26,26 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Reads and unpacks a kernel, or finds it unpacked in the directory `cache`.
+    /// Reads and unpacks a kernel, or finds it unpacked in the directory `cache`, where it is known by its `identity`.
     ///
     /// # Errors
     ///
     /// [`BuildError::File`], [`BuildError::Kernel`].
-    pub fn open(path: &Path, cache: Option<&Path>) -> Result<Self, BuildError> {
+    pub fn open(path: &Path, cache: Option<&Path>, identity: Identity) -> Result<Self, BuildError> {
         let file_error = |source| file_error(Purpose::Kernel, path, source);
         let kernel_error = |source| BuildError::Kernel {
             path: path.to_owned(),
             source,
         };
         let (file, metadata) = open(path).map_err(file_error)?;
-        let key = cache::key(&metadata);
+        let read = || read(&file, metadata.len()).map_err(file_error);
+        let (key, bytes) = match identity {
+            Identity::File => (cache::key(&metadata), None),
+            Identity::Content => {
+                let bytes = read()?;
+                (cache::content_key(&bytes), Some(bytes))
+            }
+        };
         let loaded = |elf, file, cacheable| Self {
             path: path.to_owned(),
             elf,
@@ -49,7 +57,7 @@ impl Loaded {
         {
             return Ok(loaded(elf, Some((entry, at)), None));
         }
-        let bytes = read(file, metadata.len()).map_err(file_error)?;
+        let bytes = bytes.map_or_else(read, Ok)?;
         let packed = KernelFile::open(&bytes).map_err(kernel_error)?;
         if packed.stored().is_some_and(|elf| elf.len() == bytes.len()) {
             return Ok(loaded(bytes, None, None));
@@ -167,7 +175,7 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-fn read(mut file: File, len: u64) -> io::Result<Vec<u8>> {
+fn read(mut file: &File, len: u64) -> io::Result<Vec<u8>> {
     let len = usize::try_from(len)
         .ok()
         .filter(|len| *len <= MAX_UNPACKED_LEN)

@@ -19,4 +19,4 @@ pub use build::{build, build_loaded};
 pub use cache::DEFAULT_DIR as CACHE_DIR;
 pub use error::{BuildError, Purpose};
 pub use kernel::Loaded;
-pub use request::{Built, Request};
+pub use request::{Built, Identity, Request};

@@ -5,6 +5,16 @@ use oxen_abi::arch_x86_64::CpuidLeaf;
 use oxen_xenctl::NewDomain;
 use std::path::PathBuf;
 
+/// How the cache knows a kernel again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// By its file, which need not be read for that.
+    #[default]
+    File,
+    /// By what is in it: the file was made for this guest only.
+    Content,
+}
+
 /// A guest to build.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -30,6 +40,8 @@ pub struct Request {
     pub console_domid: u16,
     /// The directory in which unpacked kernels are kept for the next guest; `None` for no cache.
     pub cache: Option<PathBuf>,
+    /// How the kernel is known again there.
+    pub identity: Identity,
 }
 
 impl Request {
@@ -48,6 +60,7 @@ impl Request {
             store_domid: 0,
             console_domid: 0,
             cache: Some(DEFAULT_DIR.into()),
+            identity: Identity::File,
         }
     }
 }

@@ -7,7 +7,7 @@ use oxen_abi::Errno;
 use oxen_abi::arch_x86_64::VcpuGuestContext;
 use oxen_abi::xen::{ConsoleDomU, StartInfo};
 use oxen_abi::zerocopy::FromBytes;
-use oxen_domain_build::{BuildError, Built, Request, build};
+use oxen_domain_build::{BuildError, Built, Identity, Request, build};
 use oxen_xenctl::fake::{FakeDomain, FakeHost};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -303,10 +303,21 @@ fn packed() -> Vec<u8> {
 
 #[test]
 fn an_unpacked_kernel_is_found_again_until_the_file_changes() {
-    let dir = Dir::new("cached");
+    found_again(Identity::File, "packed");
+}
+
+#[test]
+fn a_copy_of_an_unpacked_kernel_is_found_again_by_its_content() {
+    found_again(Identity::Content, "copy");
+}
+
+/// The kernel in the file `packed` is unpacked once for two guests, the second of which boots from the file `again`.
+fn found_again(identity: Identity, again: &str) {
+    let dir = Dir::new(&format!("cached-{again}"));
     let host = FakeHost::new(40_000).unwrap();
     let mut request = request(&dir);
     request.kernel = dir.file("packed", &packed());
+    request.identity = identity;
     let cache = dir.0.join("cache");
     request.cache = Some(cache.clone());
     let entries = || std::fs::read_dir(&cache).map_or(0, |dir| dir.filter(|entry| entry.as_ref().unwrap().file_name() != "new").count());
@@ -323,10 +334,13 @@ fn an_unpacked_kernel_is_found_again_until_the_file_changes() {
     let at = bytes.windows(8).position(|window| window == &synth::linux_parts(100_000)[1].data[..8]).unwrap();
     bytes[at] ^= 0xff;
     std::fs::write(&entry, &bytes).unwrap();
+    if again != "packed" {
+        request.kernel = dir.file(again, &packed());
+    }
     let built = build(&host.xen(), &request).unwrap();
     let guest = Guest::new(&host, &built);
     assert_eq!(guest.read(0xffff_ffff_8180_0010, 1)[0], synth::linux_parts(100_000)[1].data[0] ^ 0xff);
-    dir.file("packed", b"something else");
+    dir.file(again, b"something else");
     assert!(matches!(build(&host.xen(), &request), Err(BuildError::Kernel { .. })));
 }
 

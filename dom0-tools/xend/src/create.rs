@@ -5,7 +5,7 @@ use crate::error::ToApi;
 use crate::records::{Record, Stage};
 use crate::tasks::{Job, now};
 use oxen_devices::Guest;
-use oxen_domain_build::{Built, Request};
+use oxen_domain_build::{Built, Identity, Request};
 use oxen_guest_config::{GuestConfig, Mac, Uuid};
 use oxen_xenctl::{CpuMap, NewDomain, Xen};
 use oxen_xend_api::{Code, Create, Error, Outcome, Task};
@@ -57,7 +57,7 @@ impl Daemon {
         let target = Target { name: config.name.clone(), uuid, domid: None, record: None };
         self.start("create", &target, move |daemon, job| {
             let stage = if start { Stage::Creating } else { Stage::Halted };
-            let record = Record { uuid, config: *config, managed, stage, domid: None, started_at: None, restarts: Vec::new(), plugging: None };
+            let record = Record { uuid, config: *config, managed, stage, domid: None, started_at: None, restarts: Vec::new(), returning: false, plugging: None };
             {
                 let _naming = daemon.naming.lock().unwrap_or_else(PoisonError::into_inner);
                 daemon.check_identity(&record.config, uuid)?;
@@ -123,7 +123,7 @@ impl Daemon {
             self.remove_domain(info.domain, record.uuid)?;
         }
         if keep && record.managed {
-            self.records.put(Record { stage: Stage::Halted, domid: None, started_at: None, plugging: None, ..record.clone() }).or_api("remembering the guest")
+            self.records.put(Record { stage: Stage::Halted, domid: None, started_at: None, returning: false, plugging: None, ..record.clone() }).or_api("remembering the guest")
         } else {
             self.records.remove(record.uuid).or_api("forgetting the guest")
         }
@@ -156,6 +156,7 @@ impl Daemon {
         let running = |record: &mut Record| {
             record.stage = Stage::Running;
             record.started_at = Some(started_at);
+            record.returning = false;
         };
         self.records.update(record.uuid, running).or_api("remembering the guest")?;
         Ok(())
@@ -170,6 +171,8 @@ impl Daemon {
         let mut request = Request::new(&boot.kernel, config.memory_mib * 1024);
         request.max_memory_kib = config.max_memory_mib() * 1024;
         request.cache = Some(self.places.kernels.clone());
+        // What was taken from a guest's disk is another file each time.
+        request.identity = if boot.files.is_empty() { Identity::File } else { Identity::Content };
         request.ramdisk = boot.ramdisk.as_ref().map(Into::into);
         request.command_line.clone_from(&boot.command_line);
         let usual = NewDomain::default();

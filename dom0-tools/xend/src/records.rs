@@ -45,6 +45,9 @@ pub struct Record {
     /// When it was restarted by itself lately, in seconds since 1970.
     #[serde(default)]
     pub restarts: Vec<u64>,
+    /// It has ended and starts again: a daemon that finds this broken off carries it on.
+    #[serde(default)]
+    pub returning: bool,
     /// The device that is being attached or detached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugging: Option<Plugging>,
@@ -250,7 +253,7 @@ mod tests {
 
     fn record(name: &str) -> Record {
         let config = GuestConfig { name: name.to_owned(), ..GuestConfig::default() };
-        Record { uuid: Uuid::new_v4(), config, managed: true, stage: Stage::Halted, domid: None, started_at: None, restarts: Vec::new(), plugging: None }
+        Record { uuid: Uuid::new_v4(), config, managed: true, stage: Stage::Halted, domid: None, started_at: None, restarts: Vec::new(), returning: false, plugging: None }
     }
 
     #[test]

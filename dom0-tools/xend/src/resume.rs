@@ -29,8 +29,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn resume_guest(&self, record: &Record, domid: Option<u16>) -> Result<(), Error> {
+    fn resume_guest(self: &Arc<Self>, record: &Record, domid: Option<u16>) -> Result<(), Error> {
         let name = &record.config.name;
+        let is_whole = domid.is_some() && record.stage == Stage::Running;
+        if !is_whole && self.carry_on_restart(record, domid)? {
+            return Ok(());
+        }
         match (record.stage, domid) {
             (Stage::Halted, None) => Ok(()),
             (Stage::Running | Stage::Preserved, Some(domid)) => {

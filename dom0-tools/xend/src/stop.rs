@@ -64,6 +64,7 @@ impl Daemon {
                     record.stage = Stage::Halted;
                     record.domid = None;
                     record.started_at = None;
+                    record.returning = false;
                     record.plugging = None;
                 };
                 self.records.update(uuid, halted).or_api("remembering the guest")?;
@@ -260,6 +261,7 @@ impl Daemon {
             Action::Preserve => self.preserve(record),
             Action::RenameRestart => {
                 let Some(next) = self.again(record) else { return self.preserve(record) };
+                self.records.put(next.clone()).or_api("remembering the guest")?;
                 let fresh = self.preserve_renamed(&next, domid)?;
                 // The successor gets them.
                 self.devices.detach_all(&self.store, domid).or_api("detaching devices")?;
@@ -290,10 +292,11 @@ impl Daemon {
         let uuid = Uuid::new_v4();
         let mut kept = record.clone();
         kept.uuid = uuid;
-        kept.config.name = format!("{}-{domid}", record.config.name);
+        kept.config.name = kept_name(&record.config.name, domid);
         kept.config.uuid = Some(uuid);
         kept.stage = Stage::Preserved;
         kept.managed = false;
+        kept.returning = false;
         let name = kept.config.name.clone();
         // First of all, so that a daemon that starts in between knows the domain under either UUID.
         self.records.put(kept).or_api("remembering the guest")?;
@@ -317,16 +320,50 @@ impl Daemon {
             return None;
         }
         next.restarts.push(now);
+        next.returning = true;
         Some(next)
     }
 
     fn restart(&self, record: &Record, domid: u16, job: &Job) -> Result<(), Error> {
         let Some(next) = self.again(record) else { return self.end(domid, record.uuid, Some(record)) };
         job.step("removing the old domain");
-        self.records.update(record.uuid, |record| record.stage = Stage::Destroying).or_api("remembering the guest")?;
+        self.records.put(Record { stage: Stage::Destroying, ..next.clone() }).or_api("remembering the guest")?;
         self.remove_domain(domid, record.uuid)?;
         self.bring_up(next, false, job)
     }
+
+    /// Carries on with a restart that broke off with the daemon; says whether there was one, not too long ago.
+    ///
+    /// # Errors
+    ///
+    /// The old domain cannot be removed.
+    pub(crate) fn carry_on_restart(self: &Arc<Self>, record: &Record, domid: Option<u16>) -> Result<bool, Error> {
+        let is_recent = record.restarts.last().is_some_and(|at| at + RESTART_WINDOW_S > now());
+        if !record.returning || !is_recent {
+            return Ok(false);
+        }
+        let name = record.config.name.clone();
+        tracing::warn!("the restart of {name} broke off; it is carried on");
+        if let Some(domid) = domid.or(record.domid) {
+            // Whoever carries this on in turn would not find the number when the domain is gone already.
+            self.records.update(record.uuid, |record| record.domid = Some(domid)).or_api("remembering the guest")?;
+            self.remove_domain(domid, record.uuid)?;
+            // Where the old domain is kept under another name, the successor gets its devices.
+            let is_kept = |other: &Record| other.stage == Stage::Preserved && other.domid == Some(domid) && other.config.name == kept_name(&name, domid);
+            if self.records.all().iter().any(is_kept) {
+                self.devices.detach_all(&self.store, domid).or_api("detaching devices")?;
+            }
+        }
+        let next = Record { domid: None, ..record.clone() };
+        let target = Target { name, uuid: record.uuid, domid: None, record: Some(next.clone()) };
+        self.start("restart", &target, move |daemon, job| daemon.bring_up(next, false, job).map(|()| Outcome::Nothing))?;
+        Ok(true)
+    }
+}
+
+/// The name of what is kept of a guest that starts again.
+fn kept_name(name: &str, domid: u16) -> String {
+    format!("{name}-{domid}")
 }
 
 /// The word for a guest's end.

@@ -52,7 +52,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     request.command_line.clone_from(&options.cmdline);
     request.domain.nr_vcpus = options.vcpus;
     let start = Instant::now();
-    let loaded = Loaded::open(&request.kernel, request.cache.as_deref())?;
+    let loaded = Loaded::open(&request.kernel, request.cache.as_deref(), request.identity)?;
     println!("kernel unpacked in {} ms", start.elapsed().as_millis());
     let start = Instant::now();
     let built = build_loaded(&xen, &request, &loaded)?;
