@@ -21,7 +21,11 @@ pub fn evaluate(request: &Request) -> Result<Answer, Failure> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let line = said.lines().next().unwrap_or("nothing was said");
-        return Err(Failure::Config(vec![format!("{}: the file asks for more than can be evaluated ({}: {line})", request.source.name, output.status)]));
+        // The limits end it by signals; what it ends with by itself is no fault of the file.
+        return Err(match output.status.code() {
+            None => Failure::Config(vec![format!("{}: the file asks for more than can be evaluated ({}: {line})", request.source.name, output.status)]),
+            Some(_) => Failure::Other(format!("{} cannot evaluate {} ({}: {line})", program.display(), request.source.name, output.status)),
+        });
     }
     serde_json::from_slice(&output.stdout).map_err(|error| Failure::Other(format!("{}: {error}", program.display())))
 }
