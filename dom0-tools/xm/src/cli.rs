@@ -1,12 +1,12 @@
 //! The command line.
 
-use crate::commands::{Entry, JSON, commands};
+use crate::commands::{Entry, JSON, commands, json_option};
 use crate::exit::{EXIT_CODES, Failure};
 use crate::guest::GuestCommand;
 use crate::model::{Domain, Halted};
 use crate::top::{Order, Parts};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Args};
+use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::mem::ManuallyDrop;
@@ -75,7 +75,7 @@ fn root() -> clap::Command {
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .arg(Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("Print JSON instead of text"))
+        .arg(json_option())
 }
 
 /// The command `name` for the parser.

@@ -5,6 +5,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, Error};
 /// The option that all commands have, and `xm` itself. Clap's global options would be copied into the descriptions of all commands at each start.
 pub const JSON: &str = "json";
 
+/// The option [`JSON`] for the parser.
+pub fn json_option() -> Arg {
+    Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("Print JSON instead of text")
+}
+
 /// A command that reads as `T`.
 pub struct Entry<T> {
     /// Its name.
@@ -22,8 +27,7 @@ pub struct Entry<T> {
 impl<T> Entry<T> {
     /// The command for the parser.
     pub fn describe(&self) -> Command {
-        let json = Arg::new(JSON).long(JSON).action(ArgAction::SetTrue).help("Print JSON instead of text");
-        let command = (self.options)(Command::new(self.name)).arg(json).hide(self.hidden);
+        let command = (self.options)(Command::new(self.name)).arg(json_option()).hide(self.hidden);
         let mut paragraphs = self.lines.split(|line| line.is_empty()).map(|lines| lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "));
         let sentence = paragraphs.next().unwrap_or_default();
         let about = sentence.strip_suffix('.').unwrap_or(&sentence).to_owned();
