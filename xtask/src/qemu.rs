@@ -309,8 +309,8 @@ pub fn has_kvm() -> bool {
 /// in tcg_commit").
 const SAFE_THREADS: (u32, u32) = (8, 2);
 
-/// Whether the processors of a machine that starts Linux have to take turns in one thread. Emulators before [`SAFE_THREADS`] crash, or lose an access to a
-/// local APIC, which stops a processor for good, when one processor moves a PCI device while another one accesses a device: about once in 40 starts.
+/// Whether the processors of a machine that starts Linux have to take turns in one thread. Emulators before [`SAFE_THREADS`] can crash when one processor moves a
+/// PCI device while another one accesses a device, as that access goes astray. Machines also stand still, about once in 40 starts, presumably for the same reason.
 pub fn takes_turns() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -354,11 +354,10 @@ mod tests {
 
     #[test]
     fn versions_are_compared() {
-        let of = |text| version(text);
-        assert_eq!(of("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright"), Some((7, 2)));
-        assert_eq!(of("QEMU emulator version 10.0.2"), Some((10, 0)));
-        assert!(of("QEMU emulator version 7.2.22") < Some(SAFE_THREADS) && of("QEMU emulator version 8.2.0") >= Some(SAFE_THREADS));
-        assert_eq!(of("no number"), None);
+        assert_eq!(version("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright"), Some((7, 2)));
+        assert_eq!(version("QEMU emulator version 10.0.2"), Some((10, 0)));
+        assert!(version("QEMU emulator version 7.2.22") < Some(SAFE_THREADS) && version("QEMU emulator version 8.2.0") >= Some(SAFE_THREADS));
+        assert_eq!(version("no number"), None);
     }
 
     #[test]

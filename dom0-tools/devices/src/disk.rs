@@ -82,7 +82,7 @@ impl Devices {
         }
     }
 
-    /// Takes a disk away from a running guest. `device` is its name in the guest or its number. With `force` it goes even if the guest does not let go of it.
+    /// Takes a disk away from a running guest. `device` is its name in the guest or its number. With `force` it goes even if the guest does not let go of it within two seconds.
     ///
     /// # Errors
     ///

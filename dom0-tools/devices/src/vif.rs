@@ -90,7 +90,7 @@ impl Devices {
         }
     }
 
-    /// Takes a network card away from a running guest. `device` is its number or its address. With `force` it goes even if the guest does not let go of it.
+    /// Takes a network card away from a running guest. `device` is its number or its address. With `force` it goes even if the guest does not let go of it within two seconds.
     ///
     /// # Errors
     ///

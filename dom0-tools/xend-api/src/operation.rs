@@ -108,7 +108,7 @@ pub enum Operation {
     BlockDetach {
         /// Its name in the guest or its number.
         device: String,
-        /// Even if the guest does not let go of it.
+        /// Even if the guest does not let go of it within two seconds.
         #[serde(default)]
         force: bool,
     },
@@ -122,7 +122,7 @@ pub enum Operation {
     NetworkDetach {
         /// Its number or its address.
         device: String,
-        /// Even if the guest does not let go of it.
+        /// Even if the guest does not let go of it within two seconds.
         #[serde(default)]
         force: bool,
     },

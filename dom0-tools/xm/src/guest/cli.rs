@@ -213,7 +213,7 @@ pub struct BlockDetachOptions {
     pub domain: String,
     /// The disk's name in the guest or its number.
     pub device: String,
-    /// Even if the guest does not let go of it.
+    /// Even if the guest does not let go of it within two seconds.
     #[arg(short, long)]
     pub force: bool,
 }
@@ -234,7 +234,7 @@ pub struct NetworkDetachOptions {
     pub domain: String,
     /// The card's number or address.
     pub device: String,
-    /// Even if the guest does not let go of it.
+    /// Even if the guest does not let go of it within two seconds.
     #[arg(short, long)]
     pub force: bool,
 }
