@@ -49,7 +49,7 @@ wait_for 20 eval '! xm block-list first | grep -q ^51728' || fail "the disk stay
 must_answer 11 '[ ! -b /dev/xvdb ]'
 must block-attach first file:/run/extra.img xvdb w
 must_answer 11 'i=0; until mount -t ext4 /dev/xvdb /mnt/b; do i=$((i + 1)); [ $i -lt 200 ] || exit 1; sleep 0.1; done; grep hot /mnt/b/f'
-# By force while it is written: the guest's writes fail, its next device comes all the same.
+# By force while it is written: later writes fail, and the guest's next device comes all the same.
 must_answer 11 '(while dd if=/dev/zero of=/mnt/b/g bs=64k count=16; do sync; done) </dev/null >/dev/null 2>&1 & echo $! >/writer; sleep 1'
 must block-detach -f first xvdb
 must_answer 11 'kill $(cat /writer); while pidof dd >/dev/null; do sleep 0.1; done; umount -l /mnt/b'

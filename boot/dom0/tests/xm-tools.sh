@@ -67,7 +67,7 @@ $3
 END
 }
 # Has guest 192.168.77.`$1` run `$2`; its output goes to /run/answer.
-ask() { echo "in guest $1: $(echo "$2" | cut -c1-120)"; echo "$2" | nc -w 40 "192.168.77.$1" 7000 >/run/answer; grep -q "^status 0" /run/answer; }
+ask() { echo "in guest $1: $(echo "$2" | cut -c1-120)"; echo "$2" | timeout 60 nc -w 40 "192.168.77.$1" 7000 >/run/answer; grep -q "^status 0" /run/answer; }
 must_answer() { ask "$1" "$2" || { logs; fail "in guest $1, \`$2\`: $(cat /run/answer)"; }; }
 # Sends `$2` MiB of noise to guest 192.168.77.`$1`, which has to have got what was sent.
 must_carry() {
@@ -75,7 +75,7 @@ must_carry() {
     dd if=/dev/urandom of=/run/noise bs=64k count=16 2>/dev/null
     noise() { n=0; while [ $n -lt "$1" ]; do cat /run/noise; n=$((n + 1)); done; }
     sum=$(noise "$2" | md5sum)
-    got=$(noise "$2" | nc -w 60 "192.168.77.$1" 7001)
+    got=$(noise "$2" | timeout $(($2 * 10 + 60)) nc -w 60 "192.168.77.$1" 7001)
     rm /run/noise
     [ "$got" = "$sum" ] || fail "$2 MiB over TCP arrive as '$got' instead of '$sum'"
 }

@@ -177,6 +177,15 @@ fn tell_to_close(nodes: &impl Nodes, backend: &str) -> oxen_xenstore::Result<()>
     Ok(())
 }
 
+/// Hides a device from its guest, whose driver then ends as if the device had been pulled out, while the back end still serves it. What
+/// the guest has to write reaches the disk, and its driver says that it is closed: the state's node stays the guest's.
+pub(crate) fn unplug(store: &Store, at: Address) -> oxen_xenstore::Result<()> {
+    store.transaction(|t| {
+        t.write(&format!("{}/online", at.backend()), "0")?;
+        t.set_perms(&at.frontend(), &Perms::owned(0, Access::None))
+    })
+}
+
 /// Takes the guest's end away: its back end closes without asking. It is told so in its state too: Linux' driver for disks says that it is
 /// closed only then.
 pub(crate) fn cut_off(store: &Store, at: Address) -> oxen_xenstore::Result<()> {

@@ -1,6 +1,6 @@
 //! Taking devices away.
 
-use crate::bus::{Address, Kind, ask_to_close, cut_off, erase, printable, state, wait_looking};
+use crate::bus::{Address, Kind, ask_to_close, cut_off, erase, printable, state, unplug, wait_looking};
 use crate::error::{about, store as in_store};
 use crate::script::Step;
 use crate::{Code, Devices, Result};
@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long a guest may take to let go of a device that is taken away by force. One that lets go fails what it still has to write; one
-/// that loses the device while it writes waits for an answer for ever, and may wait with the thread that all its devices need: Linux does.
-const FORCE_GRACE: Duration = Duration::from_secs(2);
+/// How long a guest may take to let go of a disk that is taken away by force: it writes what it holds. One that loses a disk while it
+/// writes waits for an answer for ever, and may wait with the thread that all its devices need: Linux does.
+const DISK_GRACE: Duration = Duration::from_secs(5);
+/// The same of a network card.
+const CARD_GRACE: Duration = Duration::from_secs(2);
 /// How long the kernel may take to let go of a device after its driver said that it is closed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const RELEASE_RETRY: Duration = Duration::from_millis(1);
@@ -115,8 +117,14 @@ impl Devices {
         if !is_served {
             return self.withdraw(store, at, device);
         }
-        ask_to_close(store, at).map_err(in_store(device))?;
-        let patience = if force { self.timeout(at).min(FORCE_GRACE) } else { self.timeout(at) };
+        let patience = match (force, at.kind) {
+            (false, _) => self.timeout(at),
+            (true, Kind::Vbd) => self.timeout(at).min(DISK_GRACE),
+            (true, Kind::Vif) => self.timeout(at).min(CARD_GRACE),
+        };
+        // Asked to close a disk that it is writing to, Linux (6.1) stops its queue first and then waits for it.
+        let tell = if force && at.kind == Kind::Vbd { unplug } else { ask_to_close };
+        tell(store, at).map_err(in_store(device))?;
         if self.wait_until_closed(store, at, device, patience)? {
             return self.finish(store, at, device);
         }

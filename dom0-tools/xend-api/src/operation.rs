@@ -108,7 +108,7 @@ pub enum Operation {
     BlockDetach {
         /// Its name in the guest or its number.
         device: String,
-        /// Even if the guest does not let go of it within two seconds.
+        /// Pull it out: what the guest holds is still written, for up to five seconds.
         #[serde(default)]
         force: bool,
     },

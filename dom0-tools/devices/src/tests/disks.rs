@@ -307,6 +307,36 @@ fn a_guest_that_holds_on_needs_force() {
 }
 
 #[test]
+fn a_disk_that_is_pulled_out_serves_until_the_guest_has_let_go() {
+    let host = Host::new();
+    host.kernel.device("/dev/a", 1);
+    let guest = host.guest(1);
+    host.devices
+        .attach_disk(&host.store, &guest, &disk("phy:/dev/a,xvda,w"))
+        .unwrap();
+    let front = "/local/domain/1/device/vbd/51712";
+    let back = "/local/domain/0/backend/vbd/1/51712";
+    host.store.write(&format!("{front}/state"), "4").unwrap();
+    let of_guest = host.store.reopen().unwrap();
+    let driver = std::thread::spawn(move || {
+        while of_guest.get_perms(front).unwrap().access(1) != oxen_xenstore::Access::None {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // It writes what it holds.
+        std::thread::sleep(Duration::from_millis(300));
+        let served = of_guest.try_read(&format!("{back}/state")).unwrap().unwrap_or_default();
+        of_guest.write(&format!("{front}/state"), "6").unwrap();
+        served
+    });
+    host.devices
+        .detach_disk(&host.store, &guest, "xvda", true)
+        .unwrap();
+    let served = driver.join().unwrap();
+    assert!(["2", "4"].contains(&served.as_str()), "{served}");
+    assert_eq!((host.text(front), host.text(back)), (None, None));
+}
+
+#[test]
 fn what_a_guest_rewrites_is_not_believed() {
     let host = Host::new();
     host.kernel.device("/dev/a", 1);

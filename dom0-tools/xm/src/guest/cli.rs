@@ -213,7 +213,7 @@ pub struct BlockDetachOptions {
     pub domain: String,
     /// The disk's name in the guest or its number.
     pub device: String,
-    /// Even if the guest does not let go of it within two seconds.
+    /// Pull it out: what the guest holds is still written, for up to five seconds.
     #[arg(short, long)]
     pub force: bool,
 }
