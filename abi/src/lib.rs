@@ -37,6 +37,7 @@ pub mod event_channel;
 pub mod features;
 pub mod grant_table;
 pub mod hypercall_page;
+pub mod hypfs;
 pub mod hvm;
 pub mod io;
 pub mod mca;

@@ -131,6 +131,11 @@ must log -n 20
 grep -q 'renamed\|rename' /run/out || fail "log: $(cat /run/out)"
 must metrics
 grep -q '^oxen_vcpu_cpu_seconds_total{.*domain="renamed".*vcpu="1"' /run/out || fail "metrics: $(grep renamed /run/out)"
+# How long others kept its vCPUs waiting is told by Oxen only.
+if xm info | grep -q '^xen_extra .*Oxen'; then
+    [ "$(grep -c '^oxen_vcpu_steal_seconds_total{.*domain="renamed".*vcpu="[01]"' /run/out)" = 2 ] || fail "metrics without steal: $(grep steal /run/out)"
+    grep -q '^oxen_scrape_errors 0$' /run/out || fail "metrics: $(grep errors /run/out)"
+fi
 for command in list info uptime vcpu-list sched-credit "block-list renamed" "network-list renamed" "list -l"; do
     must --json $command
     case $(head -c 1 /run/out) in "[" | "{") ;; *) fail "xm --json $command: $(head -n 3 /run/out)" ;; esac

@@ -29,7 +29,7 @@ pub struct Vcpu {
     pub cpu_time_ns: u64,
     /// Whether it takes part.
     pub online: bool,
-    /// Time in ns that it waited for a pCPU; only known of domain 0.
+    /// Time in ns that it waited for a pCPU. Xen tells it of domain 0 only.
     pub steal_ns: Option<u64>,
 }
 
@@ -157,7 +157,7 @@ impl Snapshot {
                     vcpu,
                     cpu_time_ns: state.cpu_time,
                     online: state.online != 0,
-                    steal_ns: steal.get(vcpu as usize).copied().filter(|_| domid == 0),
+                    steal_ns: self.steal(xen, domid, vcpu).or_else(|| steal.get(vcpu as usize).copied().filter(|_| domid == 0)),
                 }),
                 Ok(None) => {}
                 Err(_) => {
@@ -179,6 +179,14 @@ impl Snapshot {
             grants: None,
             ports: None,
         }
+    }
+
+    /// How long a vCPU has waited for a pCPU, in ns, if the hypervisor tells.
+    fn steal(&mut self, xen: &Xen, domid: u16, vcpu: u32) -> Option<u64> {
+        xen.hypfs_number(&format!("/domain/{domid}/vcpu/{vcpu}/runnable")).unwrap_or_else(|_| {
+            self.errors += 1;
+            None
+        })
     }
 
     /// The text that Prometheus reads.

@@ -20,6 +20,7 @@ mod evtchn;
 pub mod fake;
 mod gntdev;
 mod grant;
+mod hypfs;
 pub mod loop_device;
 mod mapping;
 mod memory;

@@ -344,7 +344,7 @@ impl Xen {
 
     /// A buffer that holds `value`, a spare one if there is one: most calls pass one small structure, and mapping a page for each
     /// would cost more than the call.
-    fn argument_holding<T: IntoBytes + Immutable>(&self, value: &T) -> Result<Buffer> {
+    pub(crate) fn argument_holding<T: IntoBytes + Immutable>(&self, value: &T) -> Result<Buffer> {
         let spare = self
             .spare
             .lock()
@@ -359,7 +359,7 @@ impl Xen {
     }
 
     /// Keeps a buffer for the next call.
-    fn put_back(&self, buffer: Buffer) {
+    pub(crate) fn put_back(&self, buffer: Buffer) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < SPARE_BUFFERS && buffer.is_one_page() {
             spare.push(buffer);

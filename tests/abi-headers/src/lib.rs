@@ -35,6 +35,7 @@ const HEADERS: &[&str] = &[
     "xen/hvm/hvm_vcpu.h",
     "xen/hvm/ioreq.h",
     "xen/hvm/params.h",
+    "xen/hypfs.h",
     "xen/io/console.h",
     "xen/io/xenbus.h",
     "xen/io/xs_wire.h",

@@ -137,6 +137,7 @@ const CALLS: &[Call] = &[
         ]),
     },
     Call { number: H::EVENT_CHANNEL_OP, odds: 1, form: Form::Command(&[(10, &[(2, Domain)])]) },
+    Call { number: H::HYPFS_OP, odds: 1, form: Form::Words(&[Below(4), Pointer, Below(1030), Pointer, Below(5000)]) },
     Call { number: H::DOMCTL, odds: 2, form: Form::Operation(0x15, &[(2, &[DOMCTL_DOMAIN, PAD6])]) },
     Call { number: H::SCHED_OP, odds: 1, form: Form::Command(&[(2, &[(4, Below(7))]), (4, &[(2, Domain), (2, Zero), (4, Below(7))])]) },
     Call {

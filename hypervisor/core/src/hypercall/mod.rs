@@ -10,6 +10,7 @@ mod console;
 mod domctl;
 mod event;
 mod grant;
+mod hypfs;
 mod memory;
 mod memory_exchange;
 mod mmu;
@@ -122,6 +123,7 @@ impl<M: Machine> Ctx<'_, M> {
             Hypercall::PHYSDEV_OP_COMPAT => self.compat(args, PHYSDEV_COMPAT_UNION, Self::physdev_op),
             Hypercall::SYSCTL => self.sysctl(args),
             Hypercall::DOMCTL => self.domctl(args),
+            Hypercall::HYPFS_OP => self.hypfs_op(args),
             _ => Err(Errno::ENOSYS),
         }
     }
