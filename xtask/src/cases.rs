@@ -59,8 +59,6 @@ pub struct Dom0Case {
     pub on: &'static [Kind],
     /// Time limit.
     pub seconds: u64,
-    /// Runs only when `--only` names it: it takes long.
-    pub on_request: bool,
 }
 
 const DOM0: Dom0Case = Dom0Case {
@@ -75,7 +73,6 @@ const DOM0: Dom0Case = Dom0Case {
     cmdline: "oxen.irq=msi",
     on: BOTH,
     seconds: 400,
-    on_request: false,
 };
 
 /// Disk and network together with what every boot checks.
@@ -119,7 +116,7 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "bootloader", boots: Boots::PvGrub, tests: &["bootloader"], options: "dom0_mem=560M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "devices", boots: Boots::SmallGuest, tests: &["devices"], options: "dom0_mem=560M", cpus: 2, seconds: 1200, ..DOM0 },
         Dom0Case { name: "control", boots: Boots::SmallGuest, tests: CONTROL, options: "dom0_mem=480M", cpus: 2, seconds: 1800, ..DOM0 },
-        Dom0Case { name: "chaos", boots: Boots::SmallGuest, tests: &["chaos"], options: "dom0_mem=480M", cpus: 2, seconds: 1200, on_request: true, ..DOM0 },
+        Dom0Case { name: "chaos", boots: Boots::SmallGuest, tests: &["chaos"], options: "dom0_mem=480M", cmdline: "oxen.seed=1", cpus: 2, seconds: 1200, ..DOM0 },
         Dom0Case { name: "xl-create", boots: Boots::DebianTools, tests: &["xl-create"], options: "dom0_mem=512M", cpus: 2, ..DOM0 },
         Dom0Case { name: "store", boots: Boots::DebianTools, tests: &["boot", "store"], options: "dom0_mem=512M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "xl-guests", boots: Boots::DebianTools, tests: &["xl-guests"], options: "dom0_mem=640M", cpus: 2, seconds: 900, ..DOM0 },

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cases::Dom0Case;
 use crate::compile;
 use crate::deb_test;
 use crate::fuzz;
@@ -108,7 +107,7 @@ fn machines(ws: &Workspace, options: &Options, report: &Report) -> Result<()> {
     };
     let guests = if options.wants(Rung::Guests) { report.step("build/guests", || compile::guests(ws)).unwrap_or_default() } else { Vec::new() };
     iso::prepare(ws)?;
-    let wanted = |case: &Dom0Case, name: &str| options.wants(Rung::Dom0) && options.wants_name(name) && (options.only.is_some() || !case.on_request);
+    let wanted = |name: &str| options.wants(Rung::Dom0) && options.wants_name(name);
     let images = report.step("build/dom0-images", || machine_tests::prepare_images(ws, wanted, options.hypervisor)).unwrap_or_default();
     let oxen = (options.hypervisor == Kind::Oxen).then_some(&main);
     let mut jobs: Vec<Job<'_>> = Vec::new();
@@ -119,7 +118,7 @@ fn machines(ws: &Workspace, options: &Options, report: &Report) -> Result<()> {
         jobs.extend(machine_tests::bad_jobs(ws, oxen));
     }
     if options.wants(Rung::Dom0) {
-        jobs.extend(machine_tests::dom0_jobs(ws, &main, &images, wanted));
+        jobs.extend(machine_tests::dom0_jobs(ws, &main, &images));
     }
     jobs.retain(|job| options.wants_name(&job.name));
     if options.list {

@@ -103,9 +103,9 @@ fn check_forbidden(ws: &Workspace, name: &str, transcript: &Transcript) -> Resul
 pub type Images = BTreeMap<Boots, Option<Image>>;
 
 /// Assembles every image that the wanted dom0 tests need, before machines keep the processors busy.
-pub fn prepare_images(ws: &Workspace, wanted: impl Fn(&Dom0Case, &str) -> bool, kind: Kind) -> Result<Images> {
+pub fn prepare_images(ws: &Workspace, wanted: impl Fn(&str) -> bool, kind: Kind) -> Result<Images> {
     let mut images = Images::new();
-    for case in cases::dom0().into_iter().filter(|case| case.on.contains(&kind) && wanted(case, &dom0_name(kind, case))) {
+    for case in cases::dom0().into_iter().filter(|case| case.on.contains(&kind) && wanted(&dom0_name(kind, case))) {
         if let Entry::Vacant(entry) = images.entry(case.boots) {
             entry.insert(dom0_image(ws, case.boots)?);
         }
@@ -132,9 +132,9 @@ fn dom0_name(kind: Kind, case: &Dom0Case) -> String {
 }
 
 /// The jobs for dom0 on one hypervisor, those whose images were prepared.
-pub fn dom0_jobs<'a>(ws: &'a Workspace, hypervisor: &'a Hypervisor, images: &'a Images, wanted: impl Fn(&Dom0Case, &str) -> bool) -> Vec<Job<'a>> {
+pub fn dom0_jobs<'a>(ws: &'a Workspace, hypervisor: &'a Hypervisor, images: &'a Images) -> Vec<Job<'a>> {
     let kind = hypervisor.kind;
-    let cases = cases::dom0().into_iter().filter(move |case| case.on.contains(&kind) && wanted(case, &dom0_name(kind, case)));
+    let cases = cases::dom0().into_iter().filter(move |case| case.on.contains(&kind));
     cases
         .filter_map(|case| {
             let image = images.get(&case.boots)?;
