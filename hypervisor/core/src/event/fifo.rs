@@ -24,7 +24,7 @@ const MAX_PAGES: usize = (EVTCHN_FIFO_NR_CHANNELS / WORDS_PER_PAGE) as usize;
 /// Size of `struct evtchn_fifo_control_block`.
 const CONTROL_BLOCK_BYTES: usize = 72;
 /// Offset of its `head` array.
-const HEADS: usize = 8;
+pub(super) const HEADS: usize = 8;
 /// Attempts to change a word that the guest changes at the same time.
 const MAX_ATTEMPTS: u32 = 4;
 

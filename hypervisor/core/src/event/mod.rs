@@ -5,6 +5,8 @@
 //! report which vCPU must be told; the caller wakes it after the lock is released.
 
 mod fifo;
+#[cfg(test)]
+mod model_tests;
 mod two_level;
 
 pub use fifo::Fifo;
@@ -163,8 +165,9 @@ impl EventTable {
         Ok(port)
     }
 
-    /// Frees a port. The caller has dealt with what it was connected to.
-    pub fn free(&mut self, frames: &impl Frames, port: Port) {
+    /// Frees a port; returns what it was, for the caller to deal with its other end.
+    pub fn free(&mut self, frames: &impl Frames, port: Port) -> PortState {
+        let mut was = PortState::Free;
         if let Some(channel) = self.ports.get_mut(port.index()) {
             if let PortState::Virq(virq) = channel.state {
                 let vcpu = channel.notify;
@@ -173,11 +176,12 @@ impl EventTable {
                     *slot = 0;
                 }
             }
-            channel.state = PortState::Free;
+            was = core::mem::take(&mut channel.state);
             channel.notify = VcpuId(0);
             self.first_free = self.first_free.min(port.0).max(1);
         }
         self.clear_pending(frames, port);
+        was
     }
 
     /// Gives out no more ports.

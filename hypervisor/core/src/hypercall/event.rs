@@ -252,8 +252,13 @@ impl<M: Machine> Ctx<'_, M> {
 impl<M: Machine> crate::Hypervisor<M> {
     /// Closes a port; the other end of a connection waits again for the one that closed it.
     pub fn close_port(&self, domain: &Arc<Domain>, port: Port) -> Result<(), Errno> {
-        let state = domain.events.lock().channel(port)?.state.clone();
-        match state {
+        // In one go: of two vCPUs that close a port one does, and the other cannot end what takes its place.
+        let was = {
+            let mut events = domain.events.lock();
+            events.channel(port)?;
+            events.free(self.machine, port)
+        };
+        match was {
             PortState::Free => return Err(Errno::EINVAL),
             PortState::Pirq(pirq) => self.disconnect_pirq(domain, pirq),
             PortState::Interdomain { remote, remote_port, .. } => {
@@ -263,7 +268,6 @@ impl<M: Machine> crate::Hypervisor<M> {
             }
             PortState::Unbound { .. } | PortState::Virq(_) | PortState::Ipi => {}
         }
-        domain.events.lock().free(self.machine, port);
         Ok(())
     }
 
