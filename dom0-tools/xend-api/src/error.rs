@@ -17,11 +17,11 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error without culprit.
+    /// An error without culprit. Control characters in what it repeats of others are written as escape sequences.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: in_one_line(message.into()),
             culprit: None,
         }
     }
@@ -39,6 +39,21 @@ impl Error {
         self.message = format!("{doing}: {}", self.message);
         self
     }
+}
+
+fn in_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 impl fmt::Display for Error {
@@ -144,6 +159,12 @@ mod tests {
     fn codes_have_stable_names() {
         let json = serde_json::to_string(&Code::NotEnoughMemory).unwrap();
         assert_eq!(json, "\"not-enough-memory\"");
+    }
+
+    #[test]
+    fn messages_are_one_line() {
+        let error = Error::new(Code::BadRequest, "no `a\nb\u{1b}`, \u{e9}");
+        assert_eq!(error.message, "no `a\\nb\\u{1b}`, \u{e9}");
     }
 
     #[test]
