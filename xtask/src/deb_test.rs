@@ -1,6 +1,6 @@
-//! The rung `deb`: both packages installed on a fresh Debian 12 disk, which GRUB then boots under Oxen.
+//! The rung `deb`: both packages installed on a fresh Debian 12 disk, which GRUB then boots under Oxen, by BIOS and by UEFI.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,23 +9,23 @@ use anyhow::{Context, Result, bail};
 
 use crate::cases::ALWAYS_FORBIDDEN;
 use crate::deb;
-use crate::disk;
+use crate::disk::{self, Partitions};
 use crate::domu;
 use crate::initramfs::{files_in, name_of};
 use crate::process::{Tool, query};
-use crate::qemu::{self, Bus, Machine};
+use crate::qemu::{self, Bus, Firmware, Machine};
 use crate::setup;
 use crate::ui;
 use crate::workspace::Workspace;
 
 /// What the fresh system has, beside Debian's required packages.
-const INCLUDE: &str = "linux-image-amd64,initramfs-tools,grub-pc,systemd-sysv,udev,kmod,iproute2";
+const INCLUDE: &str = "linux-image-amd64,initramfs-tools,grub-pc,grub-efi-amd64-bin,dosfstools,systemd-sysv,udev,kmod,iproute2";
 /// The disk's size.
 const DISK_MIB: u64 = 3072;
 /// What Debian's checker finds fault with and we cannot help: there is no mail address, and programs for dom0 are static on purpose.
 const ACCEPTED: &str = "bogus-mail-host,bogus-mail-host-in-debian-changelog,statically-linked-binary";
-/// What the installed system prints once it is up under Oxen and everything answers.
-const VERDICT: &str = "VERDICT: ok deb";
+/// What the installed system prints when it has been started by this firmware and everything was as it should be.
+const STARTS: [(Firmware, &str); 2] = [(Firmware::Bios, "VERDICT: ok first"), (Firmware::Uefi, "VERDICT: ok second")];
 
 /// Installs and boots.
 pub fn run(ws: &Workspace) -> Result<()> {
@@ -51,9 +51,12 @@ pub fn run(ws: &Workspace) -> Result<()> {
     }
     let scratch = tempfile::tempdir_in(&ws.target)?;
     let disk = scratch.path().join("debian.img");
-    ui::step("Filling the disk", || disk::partitioned(ws, &tree, &disk, DISK_MIB))?;
+    ui::step("Filling the disk", || disk::partitioned(ws, &tree, &disk, DISK_MIB, Partitions::ForBothFirmwares))?;
     ui::step("Installing the packages on it", || install(ws, &tree, &disk))?;
-    ui::step("Starting it under Oxen, twice", || start(ws, &disk))
+    for (firmware, verdict) in STARTS {
+        ui::step(&format!("Starting it under Oxen by {firmware:?}"), || start(ws, &disk, firmware, verdict))?;
+    }
+    Ok(())
 }
 
 /// Fails on what Debian's checker of packages calls an error.
@@ -64,20 +67,21 @@ fn lint(ws: &Workspace, packages: &deb::Packages) -> Result<()> {
         .run()
 }
 
-/// A minimal Debian 12, fetched once.
+/// A minimal Debian 12, fetched once for a list of packages.
 fn fresh_system(ws: &Workspace) -> Result<PathBuf> {
     let tree = ws.cache.join("debian-12");
     let done = ws.cache.join("debian-12.done");
-    if !done.exists() {
-        if tree.exists() {
-            fs::remove_dir_all(&tree)?;
-        }
-        let include = format!("--include={INCLUDE}");
-        Tool::new(ws, "debootstrap", "Installing a minimal Debian 12 into a directory")
-            .args(["--variant=minbase".as_ref(), include.as_ref(), "bookworm".as_ref(), tree.as_os_str()])
-            .run()?;
-        File::create(&done)?;
+    if fs::read_to_string(&done).is_ok_and(|included| included == INCLUDE) {
+        return Ok(tree);
     }
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    let include = format!("--include={INCLUDE}");
+    Tool::new(ws, "debootstrap", "Installing a minimal Debian 12 into a directory")
+        .args(["--variant=minbase".as_ref(), include.as_ref(), "bookworm".as_ref(), tree.as_os_str()])
+        .run()?;
+    fs::write(&done, INCLUDE)?;
     Ok(tree)
 }
 
@@ -101,14 +105,14 @@ fn install(ws: &Workspace, tree: &Path, disk: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Boots the disk by its own GRUB, which happens again when the system restarts.
-fn start(ws: &Workspace, disk: &Path) -> Result<()> {
+/// Boots the disk by its own GRUB, until the system restarts or switches the machine off.
+fn start(ws: &Workspace, disk: &Path, firmware: Firmware, verdict: &str) -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let args = Machine { cpus: 2, ends_at_reset: false, ..machine(disk) }.arguments(scratch.path())?;
-    let log = ws.logs.join("machine-deb.log");
+    let args = Machine { cpus: 2, firmware, ..machine(disk) }.arguments(scratch.path())?;
+    let log = ws.logs.join(format!("machine-deb-{}.log", format!("{firmware:?}").to_lowercase()));
     let stop = regex_lite::Regex::new(&ALWAYS_FORBIDDEN.join("|"))?;
     let transcript = qemu::run(&args, &log, Some(&stop), Duration::from_secs(900))?;
-    if !transcript.text.contains(VERDICT) {
+    if !transcript.text.contains(verdict) {
         let line = transcript.text.lines().find(|line| stop.is_match(line)).unwrap_or("no verdict within the time limit");
         bail!("{line} ({})", log.display());
     }

@@ -21,21 +21,52 @@ pub fn ext4(ws: &Workspace, path: &Path, size_mib: u64) -> Result<()> {
         .map(drop)
 }
 
-/// Where the partition of [`partitioned`] starts.
-const PARTITION_BYTES: u64 = 1 << 20;
+/// How a disk is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitions {
+    /// A master boot record and one bootable partition.
+    One,
+    /// A GUID partition table that GRUB can start by BIOS and by UEFI: the system is the first partition, the second takes GRUB's core,
+    /// the third is the EFI system partition, without a file system.
+    ForBothFirmwares,
+}
 
-/// Makes a sparse image with a master boot record and one bootable partition, whose file system holds what is in `tree`.
-pub fn partitioned(ws: &Workspace, tree: &Path, path: &Path, size_mib: u64) -> Result<()> {
+impl Partitions {
+    /// Where the first partition starts, and what is left free behind it, in MiB.
+    fn around_first(self) -> (u64, u64) {
+        match self {
+            Self::One => (1, 0),
+            Self::ForBothFirmwares => (64, 1),
+        }
+    }
+
+    /// The table in the words of `sfdisk`; sectors have 512 bytes.
+    fn table(self, size_mib: u64) -> String {
+        let (start, behind) = self.around_first();
+        let (first, sectors) = (start * 2048, (size_mib - start - behind) * 2048);
+        match self {
+            Self::One => format!("start={first}, size={sectors}, type=83, bootable\n"),
+            Self::ForBothFirmwares => format!(
+                "label: gpt\n1: start={first}, size={sectors}, type=linux\n\
+                 2: start=2048, size=2048, type=21686148-6449-6E6F-744E-656564454649\n3: start=4096, size=98304, type=uefi\n"
+            ),
+        }
+    }
+}
+
+/// Makes a sparse image with partitions; the first one's file system holds what is in `tree`.
+pub fn partitioned(ws: &Workspace, tree: &Path, path: &Path, size_mib: u64, partitions: Partitions) -> Result<()> {
     File::create(path).with_context(|| format!("cannot create {}", path.display()))?.set_len(size_mib << 20)?;
     let table = tempfile::NamedTempFile::new()?;
-    writeln!(table.as_file(), "start={}, type=83, bootable", PARTITION_BYTES / 512)?;
+    write!(table.as_file(), "{}", partitions.table(size_mib))?;
     let sfdisk = find("sfdisk").context("sfdisk is missing (Debian package fdisk)")?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let script = format!("'{}' -q '{}' < '{}'", sfdisk.display(), path.display(), table.path().display());
     Tool::new(ws, "sh", &format!("Partitioning {name}")).args(["-c", &script]).run_quietly()?;
     let mkfs = find("mkfs.ext4").context("mkfs.ext4 is missing (Debian package e2fsprogs)")?;
-    let offset = format!("offset={PARTITION_BYTES}");
-    let blocks = format!("{}k", (size_mib << 10) - PARTITION_BYTES / 1024);
+    let (start, behind) = partitions.around_first();
+    let offset = format!("offset={}", start << 20);
+    let blocks = format!("{}k", (size_mib - start - behind) << 10);
     Tool::new(ws, mkfs, &format!("Filling {name}"))
         .args(["-q".as_ref(), "-F".as_ref(), "-d".as_ref(), tree.as_os_str(), "-E".as_ref(), offset.as_ref(), path.as_os_str(), blocks.as_ref()])
         .run_quietly()

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::compile;
 use crate::debs;
-use crate::disk;
+use crate::disk::{self, Partitions};
 use crate::dom0::{self, Flavour, Kernel};
 use crate::initramfs::{Member, Recipe};
 use crate::workspace::Workspace;
@@ -57,7 +57,7 @@ pub fn bootable_disk(ws: &Workspace, path: &Path) -> Result<()> {
     fs::copy(initramfs(ws, &kernel, "boot/domu/modules", Vec::new())?, boot.join(format!("initrd.img-{}", kernel.release)))?;
     let menu = fs::read_to_string(ws.root.join("boot/domu/grub.cfg"))?;
     fs::write(boot.join("grub/grub.cfg"), menu.replace("@RELEASE@", &kernel.release))?;
-    disk::partitioned(ws, tree.path(), path, 96)
+    disk::partitioned(ws, tree.path(), path, 96, Partitions::One)
 }
 
 fn initramfs(ws: &Workspace, kernel: &Kernel, groups: &str, more: Vec<Member>) -> Result<PathBuf> {
