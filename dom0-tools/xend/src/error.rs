@@ -35,7 +35,7 @@ impl<T> ToApi<T> for Result<T, crate::records::Error> {
 
 impl<T> ToApi<T> for Result<T, oxen_devices::Error> {
     fn or_api(self, doing: &str) -> Result<T, Error> {
-        self.map_err(|error| Error::from(error).while_doing(doing))
+        self.map_err(|error| error.while_doing(doing))
     }
 }
 

@@ -117,7 +117,7 @@ fn wait(client: &Client, task: Task) -> Result<Outcome, Failure> {
     let result = client.wait(task, |progress: &Progress| {
         if terminal && start.elapsed() > QUIET && !progress.step.is_empty() {
             shown = true;
-            let part = if progress.total == 0 { String::new() } else { format!(" ({} %)", progress.done.saturating_mul(100) / progress.total) };
+            let part = progress.done.saturating_mul(100).checked_div(progress.total).map_or_else(String::new, |percent| format!(" ({percent} %)"));
             // A message that cannot be shown is no reason to stop.
             let _ = write!(std::io::stderr(), "\r\x1b[K{}{part}", progress.step);
         }

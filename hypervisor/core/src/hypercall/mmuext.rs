@@ -52,7 +52,7 @@ impl<M: Machine> Ctx<'_, M> {
         }
         if answer == Err(Errno::ERESTART) {
             args[0] = list.0.wrapping_add(u64::from(done) * size_of::<MmuextOp>() as u64);
-            args[1] = u64::from(count - done | CONTINUED);
+            args[1] = u64::from((count - done) | CONTINUED);
         }
         answer
     }

@@ -52,7 +52,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// `(which, base)`.
     #[inline]
     pub(super) fn set_segment_base(&mut self, args: &Args) -> Answer {
-        Ok(self.hv.set_segment_base(super::low32(args[0]), args[1])?)
+        self.hv.set_segment_base(super::low32(args[0]), args[1])
     }
 
     /// `(set)`.
