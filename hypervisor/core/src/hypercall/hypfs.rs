@@ -75,9 +75,10 @@ impl<M: Machine> Ctx<'_, M> {
             HypfsOp::GET_VERSION if [path, length, buffer, size] == [0; 4] => Ok(XEN_HYPFS_VERSION.into()),
             HypfsOp::GET_VERSION => Err(Errno::EINVAL),
             HypfsOp::READ => {
-                let entry = self.find(Gva(path), length)?;
-                self.tell(&entry, Gva(buffer), size)?;
-                Ok(0)
+                let told = self.find(Gva(path), length).and_then(|entry| self.tell(&entry, Gva(buffer), size));
+                // A domain that ended meanwhile may have waited for this.
+                self.hv.bury_dead();
+                told.map(|()| 0)
             }
             HypfsOp::WRITE_CONTENTS => {
                 self.find(Gva(path), length)?;
