@@ -116,6 +116,7 @@ pub fn dom0() -> Vec<Dom0Case> {
         Dom0Case { name: "bootloader", boots: Boots::PvGrub, tests: &["bootloader"], options: "dom0_mem=560M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "devices", boots: Boots::SmallGuest, tests: &["devices"], options: "dom0_mem=560M", cpus: 2, seconds: 1200, ..DOM0 },
         Dom0Case { name: "control", boots: Boots::SmallGuest, tests: CONTROL, options: "dom0_mem=480M", cpus: 2, seconds: 1800, ..DOM0 },
+        Dom0Case { name: "many-vcpus", boots: Boots::SmallGuest, tests: &["vcpus"], options: "dom0_mem=480M", cpus: 2, seconds: 900, ..DOM0 },
         Dom0Case { name: "chaos", boots: Boots::SmallGuest, tests: &["chaos"], options: "dom0_mem=480M", cmdline: "oxen.seed=1", cpus: 2, seconds: 1200, ..DOM0 },
         Dom0Case { name: "xl-create", boots: Boots::DebianTools, tests: &["xl-create"], options: "dom0_mem=512M", cpus: 2, ..DOM0 },
         Dom0Case { name: "store", boots: Boots::DebianTools, tests: &["boot", "store"], options: "dom0_mem=512M", cpus: 2, seconds: 900, ..DOM0 },
