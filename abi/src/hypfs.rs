@@ -51,7 +51,7 @@ abi_structs! {
         [8] max_write_len: u32,
     }
 
-    /// An entry of a directory; its name, ended by a zero and padded to four bytes, begins at byte [`HypfsDirlistentry::NAME`].
+    /// An entry of a directory; its name, ended by a zero and padded to a multiple of four bytes, begins at byte [`HypfsDirlistentry::NAME`].
     pub struct HypfsDirlistentry = "struct xen_hypfs_dirlistentry"[16] {
         [0] e: HypfsDirentry,
         /// Bytes to the next one; 0 in the last.

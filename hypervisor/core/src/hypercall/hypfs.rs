@@ -19,7 +19,7 @@ use oxen_abi::zerocopy::IntoBytes;
 use oxen_hal::Machine;
 use oxen_types::{DomId, Gva, VcpuId};
 
-/// Entries of a directory begin at multiples of this many bytes.
+/// Names in a directory are padded to multiples of this many bytes.
 const ALIGNMENT: usize = 4;
 
 /// A directory.
@@ -80,11 +80,10 @@ impl<M: Machine> Ctx<'_, M> {
                 self.hv.bury_dead();
                 told.map(|()| 0)
             }
-            HypfsOp::WRITE_CONTENTS => {
+            op => {
                 self.find(Gva(path), length)?;
-                Err(Errno::EACCES)
+                Err(if op == HypfsOp::WRITE_CONTENTS { Errno::EACCES } else { Errno::EOPNOTSUPP })
             }
-            _ => Err(Errno::ENOSYS),
         }
     }
 
@@ -229,7 +228,7 @@ impl<M: Machine> Ctx<'_, M> {
 
 /// Bytes that an entry takes in its directory's listing.
 fn size_in_directory(name: &str) -> usize {
-    (HypfsDirlistentry::NAME + name.len() + 1).next_multiple_of(ALIGNMENT)
+    HypfsDirlistentry::NAME + (name.len() + 1).next_multiple_of(ALIGNMENT)
 }
 
 #[cfg(test)]
@@ -321,7 +320,8 @@ mod tests {
         let raw = |args: Args| w.dispatch(DomId::DOM0, Hypercall::HYPFS_OP, &mut args.clone());
         assert_eq!(raw([0; 6]), Ok(1));
         assert_eq!(raw([0, 1, 0, 0, 0, 0]), Err(Errno::EINVAL));
-        assert_eq!(raw([9, 0, 0, 0, 0, 0]), Err(Errno::ENOSYS));
+        assert_eq!(raw([9, 0, 0, 0, 0, 0]), Err(Errno::EINVAL));
+        assert_eq!(call(&w, DomId::DOM0, HypfsOp(9), "/", ROOM), Err(Errno::EOPNOTSUPP));
         assert_eq!(raw([READ, BUFFER.0, 0, BUFFER.0, ROOM, 0]), Err(Errno::EINVAL));
         assert_eq!(raw([READ, BUFFER.0, XEN_HYPFS_MAX_PATHLEN + 1, BUFFER.0, ROOM, 0]), Err(Errno::EINVAL));
         assert_eq!(raw([READ, NOWHERE.0, 2, BUFFER.0, ROOM, 0]), Err(Errno::EFAULT));
