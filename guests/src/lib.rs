@@ -22,7 +22,6 @@ pub mod fifo;
 pub mod hypercall;
 pub mod mem;
 pub mod probe;
-pub mod random;
 pub mod rings;
 pub mod start;
 pub mod sys;

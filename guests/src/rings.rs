@@ -106,14 +106,6 @@ impl Console {
     }
 }
 
-impl Console {
-    /// Puts a word anywhere in the page, and tells the other end.
-    pub fn scribble(&self, index: usize, value: u64) {
-        self.output.page.write(index, value);
-        event::send(self.port);
-    }
-}
-
 impl fmt::Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.write(text.as_bytes());
@@ -154,7 +146,12 @@ impl Store {
     /// Sends a request whose body is `parts` and waits for the answer; its type, and how much of `answer` it fills. Events that come
     /// meanwhile are counted.
     pub fn request(&mut self, kind: XsType, parts: &[&[u8]], answer: &mut [u8]) -> (XsType, usize) {
-        self.post(kind, parts);
+        let len = parts.iter().map(|part| part.len() as u32).sum();
+        let head = XsdSockmsg { kind, req_id: 1, tx_id: 0, len };
+        self.send(head.as_bytes());
+        for part in parts {
+            self.send(part);
+        }
         loop {
             let (kind, len) = self.receive(answer);
             if kind != XsType::WATCH_EVENT {
@@ -162,22 +159,6 @@ impl Store {
             }
             self.events += 1;
         }
-    }
-
-    /// Sends a request whose body is `parts` without waiting for the answer.
-    pub fn post(&self, kind: XsType, parts: &[&[u8]]) {
-        let len = parts.iter().map(|part| part.len() as u32).sum();
-        let head = XsdSockmsg { kind, req_id: 1, tx_id: 0, len };
-        self.send(head.as_bytes());
-        for part in parts {
-            self.send(part);
-        }
-    }
-
-    /// Puts a word anywhere in the page, and tells the other end. No request can be made any more.
-    pub fn scribble(&self, index: usize, value: u64) {
-        self.requests.page.write(index, value);
-        event::send(self.port);
     }
 
     /// Waits for an event of a watch, if none has come since the last call.

@@ -97,35 +97,6 @@ size=$(cat /var/log/xen/console/guest-f.log* | wc -c)
 must destroy f g
 nothing_left "guests that flood"
 
-# A guest that lies: it rewrites the nodes of its devices while they are looked at, attached and taken away, has its rings served as disks
-# and cards, and fills them with noise. Others do not notice, and nothing is left of it but the kernel's directories for errors.
-xenstore-write /local/domain/0/error/backend/vbd "" /local/domain/0/error/backend/vif ""
-remember
-truncate -s 1M /run/lie.img
-small f act=lie "disk = [\"file:$image,xvda,w\"]
-vif = [\"bridge=xenbr0\"]"
-small g act=obey
-# One line of an error at most, and not for ever.
-may() { echo "xm $*"; timeout 60 xm "$@" >/run/out 2>/run/err; code=$?; [ $code -le 15 ] && [ "$(wc -l </run/err)" -le 1 ] || { logs; fail "xm $* ended with $code: $(cat /run/err)"; }; }
-must create g
-for turn in 1 2 3; do
-    must create f
-    must list -l f
-    may block-list f
-    may network-list f
-    may block-attach f file:/run/lie.img,xvdb,r
-    may block-detach f xvdb
-    must_say f "small guest: has lied"
-    may network-detach f 0
-    may block-detach -f f xvda
-    must metrics
-    must destroy f
-    rm /var/log/xen/console/guest-f.log
-done
-must shutdown -w g
-must_go g
-nothing_left "a guest that lies"
-
 # Two commands on one guest at once: one of them is told, or both are done in turn, and the guest is whole or gone.
 small f act=obey
 must create f

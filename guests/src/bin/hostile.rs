@@ -6,7 +6,6 @@
 use oxen_guests::hypercall::{self, Rc};
 use oxen_guests::mem::{self, PAGE, alloc_page, alloc_pages};
 use oxen_guests::probe::Probe;
-use oxen_guests::random::Random;
 use oxen_guests::start::start_info;
 use oxen_guests::sys::{self, DOMID_IO, DOMID_SELF, DOMID_XEN, MmuUpdate, nr};
 use oxen_guests::{check, expect, expect_text, say, value};
@@ -208,6 +207,22 @@ fn page_tables() {
     expect_text!("tables.unlink", hypercall::write_pte(slot, 0), "0");
     for table in tables {
         expect_text!("tables.release", table.make_writable(), "0");
+    }
+}
+
+/// xorshift64*: the same sequence on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn of<T: Copy>(&mut self, list: &[T]) -> T {
+        list[(self.next() % list.len() as u64) as usize]
     }
 }
 
