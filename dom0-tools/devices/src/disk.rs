@@ -82,7 +82,7 @@ impl Devices {
         }
     }
 
-    /// Takes a disk away from a running guest. `device` is its name in the guest or its number. With `force` it goes even if the guest does not let go of it within two seconds.
+    /// Takes a disk away from a running guest. `device` is its name in the guest or its number. With `force` it is pulled out: it is served until the guest has let go, for five seconds at most.
     ///
     /// # Errors
     ///
